@@ -1,0 +1,1 @@
+"""halo-probe: where a vision-language model looks while it counts."""

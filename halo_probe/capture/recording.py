@@ -1,0 +1,71 @@
+"""What a recording holds: one `Generation` for each row of each `generate` call."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from halo_probe.capture.layers import Layer
+from halo_probe.errors import CaptureError
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """Attention to the image tokens while one reply was generated.
+
+    Shapes: T generation steps, L recorded layers, M image tokens, H heads. Step t is the query position whose output
+    predicts generated token t (spec §1), so there are as many steps as tokens, the end-of-sequence token included.
+    """
+
+    token_ids: np.ndarray
+    """T, int64: generated tokens, up to and including the end-of-sequence token."""
+    ended: bool
+    """Whether the last token is an end-of-sequence token; means over generated tokens leave that step out."""
+    prompt_length: int
+    """Number of prompt tokens, padding left out."""
+    image_positions: np.ndarray
+    """M, int64: positions of the image tokens in the prompt."""
+    grids: tuple[tuple[int, int], ...]
+    """Height and width in tokens of each image, row by row; the products sum to M."""
+    layers: tuple[Layer, ...]
+    """The L layers, in the order of the maps."""
+    eq1: np.ndarray
+    """T × L × M, float32: `A_eq1`, sums to 1; NaN where a step sees no image token."""
+    raw: np.ndarray
+    """T × L × M, float32: `A_raw`, sums to `visual_mass`."""
+    visual_mass: np.ndarray
+    """T × L, float32 in [0, 1]: share of the attention that falls on the image."""
+    visible: np.ndarray
+    """T × L, int32: image tokens within the layer's reach; less than M once a sliding window has left some behind."""
+    heads: np.ndarray | None = field(default=None, repr=False)
+    """T × L × H × M, float32: attention of each head before the mean, only with `heads="all"`."""
+
+    @property
+    def rn(self) -> np.ndarray:
+        """T × L × M, float32: `A_rn`, the head average, then renormalised; NaN where the mass is 0."""
+        mass = np.where(self.visual_mass > 0, self.visual_mass, np.nan)[..., None]
+        return self.raw / mass
+
+    @property
+    def content_steps(self) -> range:
+        """The steps of the reply itself: all but the end-of-sequence token."""
+        return range(len(self.token_ids) - self.ended)
+
+
+@dataclass
+class Recording:
+    """The generations recorded inside one `record_attention` context, in order."""
+
+    generations: list[Generation] = field(default_factory=list)
+
+    @property
+    def maps(self) -> np.ndarray:
+        """T × L × M, float32: `A_eq1` of the only generation.
+
+        Raises:
+            CaptureError: If there is not exactly one; use `generations` then.
+        """
+        if len(self.generations) != 1:
+            raise CaptureError(
+                f"`maps` is for one generation and {len(self.generations)} were recorded: use `generations`."
+            )
+        return self.generations[0].eq1

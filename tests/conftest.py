@@ -1,0 +1,50 @@
+"""Tiny checkpoints and models of the real classes, built once per session; `tiny_models` builds variants of them."""
+
+import pytest
+
+from halo_probe.embedded import qwen3_vl
+from tests import tiny_models
+
+
+@pytest.fixture(scope="session")
+def qwen3_vl_checkpoint(tmp_path_factory):
+    """Folder of the embedded Qwen3-VL: a 1024 by 1024 image is 32 by 32 image tokens."""
+    return qwen3_vl.write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "qwen3_vl")
+
+
+@pytest.fixture(scope="session")
+def gemma3_checkpoint(tmp_path_factory):
+    """Folder of the tiny Gemma3: any image is 16 by 16 image tokens."""
+    return tiny_models.write_checkpoint(tiny_models.gemma3(), tmp_path_factory.mktemp("checkpoints") / "gemma3")
+
+
+@pytest.fixture(scope="session")
+def _qwen3_vl():
+    return tiny_models.qwen3_vl()
+
+
+@pytest.fixture(scope="session")
+def _gemma3():
+    return tiny_models.gemma3()
+
+
+@pytest.fixture(scope="session")
+def qwen3_vl_model(_qwen3_vl):
+    """The embedded Qwen3-VL in memory, float32, sdpa: leave it as you found it."""
+    return _qwen3_vl[0]
+
+
+@pytest.fixture(scope="session")
+def qwen3_vl_processor(_qwen3_vl):
+    return _qwen3_vl[1]
+
+
+@pytest.fixture(scope="session")
+def gemma3_model(_gemma3):
+    """The tiny Gemma3 in memory, float32, sdpa, last layer sliding: leave it as you found it."""
+    return _gemma3[0]
+
+
+@pytest.fixture(scope="session")
+def gemma3_processor(_gemma3):
+    return _gemma3[1]

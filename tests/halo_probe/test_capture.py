@@ -1,0 +1,307 @@
+"""Recorded attention against eager `output_attentions`, and the promise that recording changes nothing."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from halo_probe.capture import record_attention
+from halo_probe.errors import CaptureError, NoImageTokensError, UnsupportedModelError, UsageError
+from tests import tiny_models
+
+BUILDERS = {"qwen3_vl": tiny_models.qwen3_vl, "gemma3": tiny_models.gemma3}
+SIZES = {"qwen3_vl": [(96, 64), (128, 160), (64, 64), (96, 96)], "gemma3": [(96, 64), (128, 160), (64, 64), (96, 96)]}
+TEXTS = ["How many dots?", "How many dots are there in the image? Answer directly. Answer: ", "Count.", "Dots? " * 7]
+STEPS = 5
+
+
+def pictures(family):
+    images = []
+    for number, size in enumerate(SIZES[family]):
+        image = Image.new("RGB", size, (255, 255, 255))
+        draw = ImageDraw.Draw(image)
+        for dot in range(3 + number):
+            x, y = 9 + 17 * dot % (size[0] - 10), 11 + 23 * dot % (size[1] - 10)
+            draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=(10 * dot, 20, 60 * number))
+        images.append(image)
+    return images
+
+
+def freely(**options):
+    """Generation without the checkpoint's two-digit rule: every token of a fixed number of steps comes from logits."""
+    return {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, "sequence_bias": None, **options}
+
+
+@pytest.fixture(scope="module", params=list(BUILDERS))
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def sdpa(family):
+    return BUILDERS[family]()
+
+
+@pytest.fixture(scope="module")
+def eager(family):
+    return BUILDERS[family](attn_implementation="eager")
+
+
+@pytest.fixture(scope="module")
+def single(family, sdpa):
+    return tiny_models.make_inputs(sdpa[1], pictures(family)[1:2], TEXTS[1:2])
+
+
+@pytest.fixture(scope="module")
+def batch(family, sdpa):
+    return tiny_models.make_inputs(sdpa[1], pictures(family), TEXTS)
+
+
+def eager_rows(model, inputs, **options):
+    """Layers × heads × keys of the last query row at each step, from the model's own eager attention."""
+    output = model.generate(**inputs, **freely(output_attentions=True, return_dict_in_generate=True, **options))
+    return output.sequences, [
+        np.stack([layer[:, :, -1].float().numpy() for layer in step]) for step in output.attentions
+    ]
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_every_layer_head_and_step_equals_eager_attention(kernel, sdpa, eager, single):
+    sequences, rows = eager_rows(eager[0], single)
+    model = {"sdpa": sdpa, "eager": eager}[kernel][0]
+    with record_attention(model, layers="all", heads="all") as recording:
+        output = model.generate(**single, **freely())
+    (generation,) = recording.generations
+    assert torch.equal(output, sequences)
+    assert generation.heads.shape[:2] == (STEPS, len(rows[0]))
+    columns = np.flatnonzero((single["input_ids"][0] == model.config.image_token_id).numpy())
+    spread = 0.0
+    for step, layers in enumerate(rows):
+        expected = layers[:, 0][:, :, columns].astype(np.float64)
+        mass = expected.sum(-1, keepdims=True)
+        np.testing.assert_allclose(generation.heads[step], expected, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(generation.raw[step], expected.mean(1), atol=2e-6, rtol=0)
+        np.testing.assert_allclose(generation.eq1[step], (expected / mass).mean(1), atol=2e-6, rtol=0)
+        np.testing.assert_allclose(generation.visual_mass[step], mass.mean((1, 2)), atol=2e-6, rtol=0)
+        spread = max(spread, float(np.ptp(generation.eq1[step], axis=-1).max() * columns.size))
+    assert spread > 2  # the maps compared are far from uniform: a shift by one token would show
+
+
+def test_tokens_and_logits_are_bit_identical_with_and_without_the_recording(sdpa, batch):
+    model = sdpa[0]
+    options = freely(return_dict_in_generate=True, output_logits=True)
+    plain = model.generate(**batch, **options)
+    with record_attention(model, layers="all", heads="all"):
+        probed = model.generate(**batch, **options)
+    assert torch.equal(plain.sequences, probed.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(plain.logits, probed.logits, strict=True))
+
+
+def test_a_left_padded_batch_records_what_batch_size_one_records(family, sdpa, batch):
+    model, processor = sdpa
+    assert batch["attention_mask"].sum(1).unique().numel() > 1
+    with record_attention(model, layers="all") as together:
+        model.generate(**batch, **freely())
+    for row, (image, text) in enumerate(zip(pictures(family), TEXTS, strict=True)):
+        inputs = tiny_models.make_inputs(processor, [image], [text])
+        with record_attention(model, layers="all") as alone:
+            model.generate(**inputs, **freely())
+        expected, found = alone.generations[0], together.generations[row]
+        assert found.token_ids.tolist() == expected.token_ids.tolist()
+        assert found.image_positions.tolist() == expected.image_positions.tolist()
+        assert (found.grids, found.prompt_length) == (expected.grids, expected.prompt_length)
+        np.testing.assert_allclose(found.eq1, expected.eq1, atol=1e-5)
+        np.testing.assert_allclose(found.raw, expected.raw, atol=1e-5)
+        np.testing.assert_allclose(found.visual_mass, expected.visual_mass, atol=1e-5)
+
+
+def test_a_padded_batch_equals_eager_attention(sdpa, eager, batch):
+    _, rows = eager_rows(eager[0], batch)
+    with record_attention(sdpa[0], layers="all") as recording:
+        sdpa[0].generate(**batch, **freely())
+    for row, generation in enumerate(recording.generations):
+        columns = np.flatnonzero((batch["input_ids"][row] == sdpa[0].config.image_token_id).numpy())
+        for step in range(STEPS):
+            expected = rows[step][:, row][:, :, columns].mean(1)
+            np.testing.assert_allclose(generation.raw[step], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"use_cache": False}, {"cache_implementation": "static"}], ids=str)
+def test_other_caches_record_what_the_dynamic_cache_records(options, sdpa, single):
+    with record_attention(sdpa[0], layers="all") as expected:
+        sdpa[0].generate(**single, **freely())
+    with record_attention(sdpa[0], layers="all") as found:
+        sdpa[0].generate(**single, **freely(**options))
+    np.testing.assert_allclose(found.maps, expected.maps, atol=2e-5)
+
+
+def test_the_grid_is_that_of_the_processor(family, sdpa, single):
+    with record_attention(sdpa[0]) as recording:
+        sdpa[0].generate(**single, **freely())
+    (generation,) = recording.generations
+    if family == "gemma3":
+        assert generation.grids == ((16, 16),)
+    else:
+        _, height, width = single["image_grid_thw"][0].tolist()
+        assert generation.grids == ((height // 2, width // 2),)
+        assert height != width
+    assert generation.image_positions.size == np.prod(generation.grids[0])
+
+
+def test_the_reply_is_cut_after_its_end_of_sequence_token(sdpa, batch):
+    model = sdpa[0]
+    with record_attention(model) as recording:
+        output = model.generate(**batch, max_new_tokens=9, do_sample=False)
+    ends = np.atleast_1d(model.generation_config.eos_token_id)
+    for row, generation in enumerate(recording.generations):
+        assert generation.ended
+        assert generation.token_ids[-1] in ends
+        assert not np.isin(generation.token_ids[:-1], ends).any()
+        assert (
+            generation.token_ids.tolist()
+            == output[row, batch["input_ids"].shape[1] :][: generation.token_ids.size].tolist()
+        )
+        assert len(generation.eq1) == generation.token_ids.size
+        assert list(generation.content_steps) == [0, 1]
+
+
+def test_maps_are_float32_and_sum_to_one_or_to_the_visual_mass(sdpa, single):
+    with record_attention(sdpa[0], layers="all") as recording:
+        sdpa[0].generate(**single, **freely())
+    (generation,) = recording.generations
+    assert recording.maps.dtype == generation.raw.dtype == generation.rn.dtype == np.float32
+    np.testing.assert_allclose(generation.eq1.sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(generation.rn.sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(generation.raw.sum(-1), generation.visual_mass, atol=1e-5)
+
+
+def test_bfloat16_models_are_recorded_with_a_float32_softmax(family, single):
+    model, _ = BUILDERS[family]()
+    model = model.to(torch.bfloat16)
+    with record_attention(model) as recording:
+        model.generate(**{**single, "pixel_values": single["pixel_values"].bfloat16()}, **freely())
+    assert abs(recording.maps.astype(np.float64).sum(-1) - 1).max() < 1e-6
+
+
+def test_layers_carry_their_index_and_type(family, sdpa, single):
+    with record_attention(sdpa[0], layers=[0, -1]) as recording:
+        sdpa[0].generate(**single, **freely())
+    count = sdpa[0].config.get_text_config().num_hidden_layers
+    types = [layer.type for layer in recording.generations[0].layers]
+    assert [layer.index for layer in recording.generations[0].layers] == [0, count - 1]
+    assert types == (["full_attention"] * 2 if family == "qwen3_vl" else ["full_attention", "sliding_attention"])
+
+
+def test_nothing_stays_on_the_model_after_an_exception(sdpa, single):
+    model = sdpa[0]
+    before = [len(module._forward_pre_hooks) for module in model.modules()]
+    attributes = [set(vars(module)) for module in model.modules()]
+
+    class Stop(Exception):
+        pass
+
+    def stop(*_):
+        raise Stop
+
+    handle = model.lm_head.register_forward_hook(stop)
+    with pytest.raises(Stop), record_attention(model, layers="all"):
+        model.generate(**single, **freely())
+    handle.remove()
+    assert [len(module._forward_pre_hooks) for module in model.modules()] == before
+    assert [set(vars(module)) for module in model.modules()] == attributes
+    assert "get_interface" not in vars(ALL_ATTENTION_FUNCTIONS)
+
+
+def test_a_recording_does_not_keep_the_model_alive():
+    model, processor = tiny_models.qwen3_vl(layers=1)
+    inputs = tiny_models.make_inputs(processor, pictures("qwen3_vl")[:1], TEXTS[:1])
+    with record_attention(model) as recording:
+        model.generate(**inputs, **freely())
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert recording.maps.size
+
+
+def test_a_planted_patch_moves_the_map_where_it_lies():
+    """Tokens run as the pixels do: of all cells, the one whose pixels changed changes most."""
+    model, processor = tiny_models.qwen3_vl(layers=1)
+    plain = Image.new("RGB", (256, 256), (255, 255, 255))
+    planted = plain.copy()
+    planted.paste((0, 0, 0), (160, 32, 192, 64))  # token row 1, column 5 of an 8 × 8 grid
+    maps = []
+    for image in (plain, planted):
+        with record_attention(model) as recording:
+            model.generate(**tiny_models.make_inputs(processor, [image], ["Dots?"]), max_new_tokens=1, do_sample=False)
+        maps.append(recording.maps[0, 0].reshape(8, 8))
+    assert np.unravel_index(np.abs(np.log(maps[1] / maps[0])).argmax(), (8, 8)) == (1, 5)
+
+
+def test_a_window_that_hides_image_tokens_is_told_and_not_read_as_zero_attention():
+    model, processor = tiny_models.gemma3(sliding_window=100)
+    inputs = tiny_models.make_inputs(processor, pictures("gemma3")[:1], TEXTS[:1])
+    with record_attention(model, layers="all") as recording:
+        model.generate(**inputs, **freely())
+    (generation,) = recording.generations
+    sliding = [layer.type == "sliding_attention" for layer in generation.layers]
+    assert (generation.visible[:, sliding] < 256).all()
+    assert (np.diff(generation.visible[:, sliding], axis=0) <= 0).all()
+    assert (generation.visible[:, ~np.array(sliding)] == 256).all()
+    eager_model, _ = tiny_models.gemma3(sliding_window=100, attn_implementation="eager")
+    with record_attention(eager_model, layers="all") as expected:
+        eager_model.generate(**inputs, **freely())
+    np.testing.assert_allclose(generation.eq1, expected.generations[0].eq1, atol=2e-6)
+    np.testing.assert_array_equal(generation.visible, expected.generations[0].visible)
+
+
+def test_a_prompt_without_an_image_is_refused_before_anything_is_generated(sdpa):
+    model, processor = sdpa
+    inputs = processor(text=["How many dots?"], return_tensors="pt")
+    seen = []
+    handle = model.get_decoder().register_forward_hook(lambda *_: seen.append(1))
+    with pytest.raises(NoImageTokensError, match="no image token"), record_attention(model):
+        model.generate(**inputs, max_new_tokens=2)
+    handle.remove()
+    assert not seen
+
+
+@pytest.mark.parametrize("layers", [[99], "first", [], [0.5], [-50]], ids=str)
+def test_unknown_layers_are_refused_with_the_valid_ones(layers, sdpa):
+    refusal = pytest.raises(UsageError, match="use 'last', 'all' or a list of indices out of 0 to")
+    with refusal, record_attention(sdpa[0], layers=layers):
+        pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_beams": 2}, {"do_sample": True, "num_return_sequences": 2}, {"prompt_lookup_num_tokens": 3}],
+    ids=str,
+)
+def test_decoding_that_cannot_be_followed_is_refused_and_not_recorded_wrongly(options, sdpa, single):
+    with pytest.raises(CaptureError, match="not supported"), record_attention(sdpa[0]):
+        sdpa[0].generate(**single, **{**freely(), **options})
+
+
+def test_two_recordings_of_one_model_are_refused(sdpa):
+    with record_attention(sdpa[0]), pytest.raises(CaptureError, match="already"), record_attention(sdpa[0]):
+        pass
+
+
+def test_a_family_without_a_grid_rule_is_refused_by_name():
+    model, _ = tiny_models.qwen3_vl(layers=1)
+    model.config.model_type = "unheard_of"
+    with pytest.raises(UnsupportedModelError, match="'unheard_of'.*qwen3_vl"), record_attention(model):
+        pass
+
+
+def test_a_layer_that_does_not_run_is_an_error_and_not_an_empty_result():
+    model, processor = tiny_models.qwen3_vl(layers=2)
+    model.get_decoder().layers[1].forward = lambda hidden_states, **_: hidden_states
+    inputs = tiny_models.make_inputs(processor, pictures("qwen3_vl")[:1], TEXTS[:1])
+    with pytest.raises(CaptureError, match="No attention was seen at step 0"), record_attention(model):
+        model.generate(**inputs, **freely())
