@@ -6,6 +6,15 @@ from halo_probe.embedded import qwen3_vl
 from tests import tiny_models
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Sets and checkpoints are built into a cache of this session, never read from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("HALO_DATASET", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def qwen3_vl_checkpoint(tmp_path_factory):
     """Folder of the embedded Qwen3-VL: a 1024 by 1024 image is 32 by 32 image tokens."""

@@ -45,7 +45,8 @@ def qwen3_vl(*, seed=embedded.SEED, layers=4, attn_implementation="sdpa"):
 def gemma3(*, seed=2, layers=6, sliding_window=1024, last_layer="sliding_attention", attn_implementation="sdpa"):
     """A Gemma3 with 256 image tokens; layers alternate sliding and full attention and end on `last_layer`.
 
-    A `sliding_window` below about 290 tokens hides part of the image from the sliding layers.
+    A `sliding_window` shorter than the way from the image to the end of the prompt, about 340 tokens for the task's
+    question, hides part of the image from the sliding layers.
     """
     processor = gemma3_processor()
     tokenizer = processor.tokenizer

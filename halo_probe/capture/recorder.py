@@ -140,9 +140,9 @@ def _recorded_generate(  # noqa: PLR0913, PLR0917 - what is bound here, then gen
 ) -> Any:
     try:
         input_ids = _prompt_ids(inputs, kwargs)
+        images = locate_image_tokens(target.model.config, input_ids, kwargs)
         config = _effective_config(target.model, generation_config, kwargs)
         _check_decoding(target.model, config, kwargs)
-        images = locate_image_tokens(target.model.config, input_ids, kwargs)
     except CaptureError as error:
         on_error(error)
         return generate(inputs, generation_config, **kwargs)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForImageTextToText,
     GenerationConfig,
@@ -87,7 +88,6 @@ _CHAT_TEMPLATE = """\
 """
 
 _VOCAB_SIZE = 512
-_HEAD_DIM = 32
 _SHARPNESS = 4.0
 _DIGIT_BIAS = 100.0
 
@@ -133,7 +133,7 @@ def build_model(
             "num_hidden_layers": layers,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "head_dim": _HEAD_DIM,
+            "head_dim": 32,
             "max_position_embeddings": 8192,
             "rope_parameters": {
                 "rope_type": "default",
@@ -205,6 +205,7 @@ def write_checkpoint(folder: Path, *, seed: int = SEED) -> Path:
 
     Raises:
         OSError: If the folder cannot be written.
+        SafetensorError: If the weights cannot, for example on a full disk.
     """
     processor = build_processor()
     model = build_model(processor.tokenizer, seed=seed)
@@ -240,8 +241,9 @@ def cached_checkpoint() -> Path:
                 # Another process was first: its checkpoint is the same.
                 if not checkpoint.is_dir():
                     raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UsageError(
-            f"{cache}: cannot write the embedded model ({error}); set XDG_CACHE_HOME to a folder you own"
+            f"{cache}: cannot write the embedded model ({error}); "
+            "free space there, or set XDG_CACHE_HOME to a folder you can write to"
         ) from error
     return checkpoint

@@ -1,0 +1,67 @@
+"""The demonstration: the embedded model through lmms-eval, offline, and a picture of where it looks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from dataset_builder.load import load_set
+from halo_probe.embedded.qwen3_vl import cached_checkpoint
+from halo_probe.errors import HaloError
+from halo_probe.overlay import draw_overlay
+
+_TASK = "halo_count"
+_DIGITS = 2
+
+
+def run_demo(out: Path, *, limit: int | None = None) -> list[Path]:
+    """Evaluate the embedded model on `halo_count` and draw its attention to the first image.
+
+    Args:
+        out: Folder for lmms-eval's results, the maps and the picture.
+        limit: Number of images instead of all 256.
+
+    Returns:
+        Paths of the results file and the picture.
+
+    Raises:
+        HaloError: If the evaluation failed; its own message stands above.
+    """
+    command = [sys.executable, "-m", "lmms_eval", "--model", "halo"]
+    command += ["--model_args", f"base=qwen3_vl,pretrained={cached_checkpoint()},device_map=cpu", "--device", "cpu"]
+    command += ["--tasks", _TASK, "--output_path", str(out), "--log_samples"]
+    command += [] if limit is None else ["--limit", str(limit)]
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    finished = subprocess.run(command, env={**os.environ, **offline}, stdout=sys.stderr, check=False)
+    results = sorted(out.glob("*/*_results.json"))
+    if finished.returncode or not results:
+        raise HaloError(f"the evaluation ended with exit code {finished.returncode}: see its message above.")
+    return [results[-1], draw_first_document(out)]
+
+
+def draw_first_document(out: Path) -> Path:
+    """Draw the first image with the attention of its first and second generated token at the last recorded layer.
+
+    Args:
+        out: The `--output_path` of a run on `halo_count`.
+
+    Returns:
+        Path of the picture, `out/attention.png`.
+    """
+    first = [("task", "==", _TASK), ("doc_id", "==", 0), ("repeat", "==", 0), ("call", "==", 0)]
+    rows = pq.read_table(out / "halo", filters=first).to_pylist()
+    last = max(row["layer"] for row in rows)
+    steps = sorted((row for row in rows if row["layer"] == last), key=lambda row: row["step"])[:_DIGITS]
+    document = load_set(_TASK)[0]
+    picture = draw_overlay(
+        document["image"],
+        [row["map_eq1"] for row in steps],
+        grid=tuple(steps[0]["grid"][0]),
+        titles=[f"token {row['step'] + 1}: {row['token_text']!r}" for row in steps],
+        caption=f"{_TASK}, document 0, {document['count']} dots; layer {last} ({steps[0]['layer_type']}), A_eq1; n = 1",
+    )
+    path = out / "attention.png"
+    picture.save(path)
+    return path

@@ -1,0 +1,1 @@
+"""The probe inside lmms-eval: `--model halo`."""

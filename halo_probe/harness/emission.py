@@ -1,0 +1,77 @@
+"""Bringing the probe's numbers into lmms-eval's own table, results file and samples, for any task.
+
+lmms-eval scores a document from strings alone. So the task *instance* is extended: `apply_filters` leaves responses
+that remember which request they belong to when they are read, and `process_results` adds that request's numbers to the
+task's own metrics. Aggregation, standard errors and files are then lmms-eval's.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from lmms_eval_tasks.aggregation import mean_of_present
+
+Numbers = Mapping[str, float | None]
+
+
+class _NotedResponses(dict[str, Any]):
+    """Responses of one request; reading one notes, for the reading thread, whose it was."""
+
+    def __init__(self, responses: Mapping[str, Any], note: Callable[[], None]) -> None:
+        super().__init__(responses)
+        self._note = note
+
+    def __getitem__(self, key: str) -> Any:
+        self._note()
+        return super().__getitem__(key)
+
+
+@contextmanager
+def emitting(task: Any, keys: Sequence[str], numbers_of: Callable[[Any], Numbers]) -> Iterator[None]:
+    """Add metrics to a task for the time of the context.
+
+    Args:
+        task: An lmms-eval task.
+        keys: Names of the added metrics; each document carries all of them, None where undefined.
+        numbers_of: Looks up the numbers of a request (an lmms-eval `Instance`).
+    """
+    current = threading.local()  # lmms-eval scores documents in a pool of threads
+    apply_filters, process_results = task.apply_filters, task.process_results
+    aggregation, higher_is_better = task.aggregation, task.higher_is_better
+
+    def apply_filters_and_note() -> Any:
+        filtered = apply_filters()
+        for request in task.instances:
+            note = _noter(current, request)
+            request.filtered_resps = _NotedResponses(request.filtered_resps, note)
+        return filtered
+
+    def process_results_and_add(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        numbers = numbers_of(current.request)
+        return {**process_results(*args, **kwargs), **{key: numbers.get(key) for key in keys}}
+
+    with ExitStack() as stack:
+        for name, method in {
+            "apply_filters": apply_filters_and_note,
+            "process_results": process_results_and_add,
+            "aggregation": lambda: {**aggregation(), **dict.fromkeys(keys, mean_of_present)},
+            "higher_is_better": lambda: {**higher_is_better(), **dict.fromkeys(keys)},
+        }.items():
+            stack.callback(_restore, task, name, vars(task).get(name))
+            setattr(task, name, method)
+        yield
+
+
+def _noter(current: threading.local, request: Any) -> Callable[[], None]:
+    def note() -> None:
+        current.request = request
+
+    return note
+
+
+def _restore(task: Any, name: str, own: Any) -> None:
+    if own is None:
+        delattr(task, name)
+    else:
+        setattr(task, name, own)  # lmms-eval's --predict_only sets methods on the instance too

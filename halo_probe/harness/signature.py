@@ -1,0 +1,58 @@
+"""What a run's numbers depend on, stored beside them so that only like is compared with like."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from dataset_builder.load import content_sha256
+from halo_probe.capture.recorder import Target
+
+_PACKAGES = ("halo-probe", "lmms-eval", "torch", "transformers", "datasets", "numpy")
+
+
+def run_signature(
+    target: Target, *, base: str, arguments: Mapping[str, Any], tasks: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Describe a run.
+
+    Args:
+        target: The recorded model and layers.
+        base: Name of the lmms-eval model.
+        arguments: Its `--model_args`.
+        tasks: lmms-eval task objects by name.
+
+    Returns:
+        JSON-ready fields; `sha256` is over all the others.
+    """
+    config = target.model.config.get_text_config()
+    fields = {
+        "model": {
+            "base": base,
+            "pretrained": str(arguments.get("pretrained", "")),
+            "family": target.model.config.model_type,
+            "layers": target.layer_count,
+            "heads": config.num_attention_heads,
+            "dtype": str(target.model.dtype).removeprefix("torch."),
+            "kernel": target.kernel,
+        },
+        "recorded_layers": [{"index": layer.index, "type": layer.type} for layer in target.layers],
+        "tasks": {name: _task_fields(task) for name, task in tasks.items()},
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+    return {**fields, "sha256": _sha256(fields)}
+
+
+def _task_fields(task: Any) -> dict[str, Any]:
+    documents = task.eval_docs_no_media
+    prompt = {"question": task.doc_to_text(documents[0]), "generation": task.config.generation_kwargs}
+    return {
+        "version": task.VERSION,
+        "dataset_sha256": content_sha256(documents) or f"fingerprint:{getattr(documents, '_fingerprint', '')}",
+        "prompt_sha256": _sha256(prompt),
+    }
+
+
+def _sha256(fields: Any) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Metrics of attention maps: plain functions over arrays."""
