@@ -1,8 +1,10 @@
 """Real `lmms-eval` processes with and without the probe. Its command exits 0 on failure: the results file is looked at."""
 
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import datasets
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -278,6 +281,51 @@ def test_an_output_that_cannot_be_written_ends_the_run_before_the_first_sample(t
     finished = evaluate("halo", qwen3_vl_checkpoint, home, out=blocked / "run", model_args="base=qwen3_vl,")
     fails_with(finished, str(blocked), "--output_path")
     assert "attention recorded" not in finished.stderr
+
+
+@pytest.fixture(scope="session")
+def built_set(tmp_path_factory, home):
+    folder = tmp_path_factory.mktemp("built")
+    command = [Path(sys.executable).with_name("halo-dataset"), "build", "halo_count", "--out", folder]
+    subprocess.run(command, env={**os.environ, **home}, check=True, timeout=120)
+    return folder
+
+
+def with_one_changed_pixel(shard):
+    table = pq.read_table(shard)
+    images = table["image"].to_pylist()
+    picture = Image.open(io.BytesIO(images[1]["bytes"]))
+    picture.putpixel((500, 500), 254 if picture.getpixel((500, 500)) == 255 else 255)
+    images[1]["bytes"] = (png := io.BytesIO(), picture.save(png, "PNG"))[0].getvalue()
+    column = table.schema.get_field_index("image")
+    changed = table.set_column(column, table.schema.field(column), pa.array(images, table.schema.field(column).type))
+    pq.write_table(changed, shard)
+
+
+def cut_in_half(shard):
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(with_one_changed_pixel, ["halo_count-00001"]), (cut_in_half, ["test-00000-of-00001.parquet"])],
+)
+def test_a_damaged_dataset_folder_ends_the_run_with_one_line(
+    damage, words, built_set, tmp_path, qwen3_vl_checkpoint, home
+):
+    folder = Path(shutil.copytree(built_set, tmp_path / "set"))
+    (shard,) = folder.rglob("*.parquet")
+    damage(shard)
+    finished = evaluate("qwen3_vl", qwen3_vl_checkpoint, home, HALO_DATASET=str(folder))
+    fails_with(finished, "halo_count: ", *words)
+
+
+def test_a_good_dataset_folder_gives_the_scores_of_the_built_in_set(
+    built_set, plain_run, tmp_path, qwen3_vl_checkpoint, home
+):
+    finished = evaluate("qwen3_vl", qwen3_vl_checkpoint, home, out=tmp_path, HALO_DATASET=str(built_set))
+    assert finished.returncode == 0, finished.stderr
+    assert results_of(tmp_path)["results"] == results_of(plain_run[1])["results"]
 
 
 def test_the_maps_of_an_earlier_run_are_never_mixed_with_new_ones(halo_run, qwen3_vl_checkpoint, home):

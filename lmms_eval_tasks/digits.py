@@ -1,0 +1,64 @@
+"""Which generated token carries which digit of the count.
+
+Conventions: a step is the 0-based number of a generated token; a piece is the decoded text of one such token. Digit 1
+is the leading digit of the count.
+
+Source: the measurement specification, section 5.
+"""
+
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+# A digit run may hold thousands separators: a comma or a typographic space before three digits.
+_DIGIT_RUN = re.compile(r"\d++(?:[,\u00a0\u2007\u2009\u202f]\d{3}(?!\d))*+")
+
+
+@dataclass(frozen=True, slots=True)
+class DigitSteps:
+    """The steps of the digits of a count.
+
+    Attributes:
+        steps: The step of each digit, leading digit first; None where the digits are not found.
+        status: `split` when every digit has a token of its own, `merged` when a token carries several, `single` for a
+            count of one digit, `not_found` when no run of digits equals the value. Only `split` has a second-digit
+            value; the share of the others is shown.
+    """
+
+    steps: tuple[int, ...] | None
+    status: Literal["split", "merged", "single", "not_found"]
+
+
+def digit_steps(pieces: Sequence[str], value: int | None) -> DigitSteps:
+    """Find the first run of digits that equals the parsed value, and the token of each of its digits.
+
+    Leading zeros are no digits of the value.
+
+    Args:
+        pieces: The decoded text of each generated token, in order; of any length, empty ones too.
+        value: The parsed count, 0 or more; None where the reply has none.
+
+    >>> digit_steps(["There", " are", " ", "1", "2", " dots"], 12)
+    DigitSteps(steps=(3, 4), status='split')
+    >>> digit_steps(["10", "5"], 105)
+    DigitSteps(steps=(0, 0, 1), status='merged')
+    """
+    if value is None:
+        return DigitSteps(None, "not_found")
+    digits = str(value)
+    text = "".join(pieces)
+    ends = list(accumulate(map(len, pieces)))
+    for run in _DIGIT_RUN.finditer(text):
+        positions = [position for position in range(*run.span()) if text[position].isdecimal()]
+        number = "".join(str(unicodedata.decimal(text[position])) for position in positions)
+        if (number.lstrip("0") or "0") != digits:
+            continue
+        steps = tuple(bisect_right(ends, position) for position in positions[-len(digits) :])
+        if len(steps) == 1:
+            return DigitSteps(steps, "single")
+        return DigitSteps(steps, "split" if len(set(steps)) == len(steps) else "merged")
+    return DigitSteps(None, "not_found")
