@@ -1,9 +1,16 @@
 """Tiny checkpoints and models of the real classes, built once per session; `tiny_models` builds variants of them."""
 
+import os
+
 import pytest
+from hypothesis import settings
 
 from halo_probe.embedded import qwen3_vl
 from tests import tiny_models
+
+settings.register_profile("dev", deadline=None)  # a busy machine is no failure
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 @pytest.fixture(scope="session", autouse=True)

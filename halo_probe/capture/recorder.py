@@ -136,8 +136,10 @@ def _recorded_generate(  # noqa: PLR0913, PLR0917 - what is bound here, then gen
     on_error: Callable[[CaptureError], None],
     inputs: torch.Tensor | None = None,
     generation_config: GenerationConfig | None = None,
+    *args: Any,
     **kwargs: Any,
 ) -> Any:
+    run = partial(generate, inputs, generation_config, *args, **kwargs)
     try:
         input_ids = _prompt_ids(inputs, kwargs)
         images = locate_image_tokens(target.model.config, input_ids, kwargs)
@@ -145,10 +147,10 @@ def _recorded_generate(  # noqa: PLR0913, PLR0917 - what is bound here, then gen
         _check_decoding(target.model, config, kwargs)
     except CaptureError as error:
         on_error(error)
-        return generate(inputs, generation_config, **kwargs)
+        return run()
     rows = _Rows(target, images, input_ids, kwargs.get("attention_mask"))
     with rows.listening():
-        output = generate(inputs, generation_config, **kwargs)
+        output = run()
     sequences = output if isinstance(output, torch.Tensor) else output.sequences
     try:
         generations = rows.generations(sequences[:, input_ids.shape[1] :], config)

@@ -82,7 +82,7 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
             lmms-eval has saved and printed its results.
     """
     assert run.target is not None
-    tasks = {name: task for name, task in _leaves(kwargs["task_dict"]) if task.OUTPUT_TYPE in _METHODS}
+    tasks = {task.config.task: task for task in _leaves(kwargs["task_dict"]) if task.OUTPUT_TYPE in _METHODS}
     try:
         folder = _maps_folder(run, kwargs.get("cli_args"))
         _refuse_unsupported(kwargs)
@@ -101,12 +101,13 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
     return results
 
 
-def _leaves(task_dict: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    for name, task in task_dict.items():
+def _leaves(task_dict: Mapping[Any, Any]) -> Iterator[Any]:
+    """The tasks themselves, out of the groups that hold them."""
+    for task in task_dict.values():
         if isinstance(task, Mapping):
             yield from _leaves(task)
         else:
-            yield name, task
+            yield task
 
 
 def _maps_folder(run: ProbedRun, cli_args: Any) -> Path | None:
@@ -162,6 +163,9 @@ class _Ledger:
         assert target is not None
         answers = []
         for request in tqdm(requests, desc="Answering, attention recorded"):
+            if request.task_name not in self.tasks:  # a round of an agentic task, which the evaluator plays itself
+                answers += answer([request])
+                continue
             generations: list[Generation] = []
             failed: list[CaptureError] = []
             on_error = partial(self._note_error, request, failed)

@@ -1,0 +1,1 @@
+"""Synthetic counting sets, the same bytes on any machine."""
