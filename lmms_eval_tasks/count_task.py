@@ -1,57 +1,53 @@
-"""The counting task: what it asks, and what a reply scores.
+"""What a reply to a question for a number scores: the count, the number to repeat, the one written in the image.
 
-Conventions: a document is a row of a counting set: `id`, `image`, `count`, ... A metric is None for a document where it
-is undefined, never NaN.
+Conventions: a document is a row of a set: `id`, `count`, ...; its image is not needed. The results are the reply,
+alone. A metric is None for a document where it is undefined, never NaN. The table holds the metrics that the file of
+the task lists; the samples hold them all.
 
-Source: the measurement specification, sections 4 and 11.
+Source: the measurement specification, sections 3, 4 and 11.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dataset_builder.questions import COUNT_QUESTION
-from lmms_eval_tasks.parsing import parse_count
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from lmms_eval_tasks.parsing import Mode, parse_count
 
 Document = Mapping[str, Any]
 
 
-def doc_to_visual(doc: Document) -> list["Image"]:
-    """The image of a document, in RGB, which every vision tower takes."""
-    return [doc["image"].convert("RGB")]
-
-
-def doc_to_text(_doc: Document) -> str:
-    """The question, byte for byte with its trailing space: the task's own, whatever the data says."""
-    return COUNT_QUESTION
-
-
-def doc_to_messages(doc: Document) -> list[dict[str, Any]]:
-    """The prompt for chat models: the image first, then the question."""
-    images = [{"type": "image", "url": image} for image in doc_to_visual(doc)]
-    return [{"role": "user", "content": [*images, {"type": "text", "text": doc_to_text(doc)}]}]
-
-
-def doc_to_target(doc: Document) -> str:
-    """The true count in digits."""
-    return str(doc["count"])
-
-
 def process_results(doc: Document, results: Sequence[str]) -> dict[str, Any]:
-    """Score the reply to one document.
-
-    Args:
-        doc: The document; its image is not needed.
-        results: The reply, alone.
+    """Score a direct reply.
 
     Returns:
         The metrics of the document: `accuracy`, `answered` and `off_by_one` (0.0 or 1.0), `mbe` (predicted - true, in
         dots) and `mae` (its absolute value), both None where the reply gives no count. Beside them, for the sample log:
         `id`, `count` (true), `predicted` (None where the reply gives none) and `status`, as in `parsing`.
     """
-    parsed = parse_count(results[0])
+    return _scores(doc, results, mode="first")
+
+
+def process_final(doc: Document, results: Sequence[str]) -> dict[str, Any]:
+    """Score a reply that reasons before it answers, as `process_results` does: its final answer counts."""
+    return _scores(doc, results, mode="final")
+
+
+def process_reversed(doc: Document, results: Sequence[str]) -> dict[str, Any]:
+    """Score a reply with the units digit first, as `process_results` does: `21` is 12, and `01` is 10.
+
+    `predicted` is the count that is meant, not the number as it is written.
+    """
+    return _scores(doc, results, mode="reversed")
+
+
+def process_words(doc: Document, results: Sequence[str]) -> dict[str, Any]:
+    """Score a reply in words, as `process_results` does, with `in_words`: 1.0 for a count without a digit, else 0.0."""
+    scores = _scores(doc, results, mode="first")
+    spelled = scores["predicted"] is not None and not any(char.isdecimal() for char in results[0])
+    return {**scores, "in_words": float(spelled)}
+
+
+def _scores(doc: Document, results: Sequence[str], *, mode: Mode) -> dict[str, Any]:
+    parsed = parse_count(results[0], mode=mode)
     error = None if parsed.value is None else parsed.value - doc["count"]
     return {
         "accuracy": float(error == 0),

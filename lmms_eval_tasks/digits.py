@@ -1,7 +1,7 @@
 """Which generated token carries which digit of the count.
 
 Conventions: a step is the 0-based number of a generated token; a piece is the decoded text of one such token. Digit 1
-is the leading digit of the count.
+is the digit that is written first: the leading one of the count, or the units where they are asked for first.
 
 Source: the measurement specification, section 5.
 """
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+from lmms_eval_tasks.parsing import Mode
+
 # A digit run may hold thousands separators: a comma or a typographic space before three digits.
 _DIGIT_RUN = re.compile(r"\d++(?:[,\u00a0\u2007\u2009\u202f]\d{3}(?!\d))*+")
 
@@ -23,7 +25,7 @@ class DigitSteps:
     """The steps of the digits of a count.
 
     Attributes:
-        steps: The step of each digit, leading digit first; None where the digits are not found.
+        steps: The step of each digit, in the order in which they are written; None where the digits are not found.
         status: `split` when every digit has a token of its own, `merged` when a token carries several, `single` for a
             count of one digit, `not_found` when no run of digits equals the value. Only `split` has a second-digit
             value; the share of the others is shown.
@@ -33,31 +35,38 @@ class DigitSteps:
     status: Literal["split", "merged", "single", "not_found"]
 
 
-def digit_steps(pieces: Sequence[str], value: int | None) -> DigitSteps:
-    """Find the first run of digits that equals the parsed value, and the token of each of its digits.
+def digit_steps(pieces: Sequence[str], value: int | None, *, mode: Mode = "first") -> DigitSteps:
+    """Find the run of digits that equals the parsed value, and the token of each of its digits.
 
     Leading zeros are no digits of the value.
 
     Args:
         pieces: The decoded text of each generated token, in order; of any length, empty ones too.
         value: The parsed count, 0 or more; None where the reply has none.
+        mode: How it was parsed. With `final` the last such run is taken, else the first; with `reversed` a run is read
+            from its last digit to its first.
 
     >>> digit_steps(["There", " are", " ", "1", "2", " dots"], 12)
     DigitSteps(steps=(3, 4), status='split')
     >>> digit_steps(["10", "5"], 105)
     DigitSteps(steps=(0, 0, 1), status='merged')
+    >>> digit_steps(["0", "1"], 10, mode="reversed")
+    DigitSteps(steps=(0, 1), status='split')
     """
     if value is None:
         return DigitSteps(None, "not_found")
     digits = str(value)
     text = "".join(pieces)
     ends = list(accumulate(map(len, pieces)))
-    for run in _DIGIT_RUN.finditer(text):
+    runs = list(_DIGIT_RUN.finditer(text))
+    for run in reversed(runs) if mode == "final" else runs:
         positions = [position for position in range(*run.span()) if text[position].isdecimal()]
+        if mode == "reversed":
+            positions.reverse()
         number = "".join(str(unicodedata.decimal(text[position])) for position in positions)
         if (number.lstrip("0") or "0") != digits:
             continue
-        steps = tuple(bisect_right(ends, position) for position in positions[-len(digits) :])
+        steps = tuple(bisect_right(ends, position) for position in sorted(positions[-len(digits) :]))
         if len(steps) == 1:
             return DigitSteps(steps, "single")
         return DigitSteps(steps, "split" if len(set(steps)) == len(steps) else "merged")

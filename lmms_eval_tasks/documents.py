@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 
 def load_documents(rows: "datasets.Dataset") -> "datasets.Dataset":
-    """Put the set that a task's packaged row names in the place of that row.
+    """Put the set that a task names as its `dataset_name` in the place of the packaged row.
 
     Args:
-        rows: The one row of the packaged file, with the name of the set in column `set`.
+        rows: The packaged file as the harness loads it: `datasets` notes the name of the set as that of its
+            configuration.
 
     Returns:
         The rows of the set, checked against its manifest.
@@ -21,7 +22,7 @@ def load_documents(rows: "datasets.Dataset") -> "datasets.Dataset":
     Raises:
         SystemExit: If the set cannot be loaded; the one-line message names it and says what to do.
     """
-    name = rows[0]["set"]
+    name = rows.info.config_name
     try:
         return load_set(name)
     except DatasetError as error:

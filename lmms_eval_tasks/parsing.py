@@ -10,9 +10,13 @@ Source: the measurement specification, section 3.
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Mode = Literal["first", "final"]
+Mode = Literal[
+    "first",  # a direct answer
+    "final",  # an answer at the end of a reasoning
+    "reversed",  # a direct answer with the units digit first
+]
 
 ValuedStatus = Literal[
     "ok",  # a rule gave the value
@@ -115,11 +119,13 @@ def parse_count(reply: str, *, mode: Mode = "first") -> ParsedCount:
     wins; in mode `first`: nothing left, digits apart, a range, a bound, all numbers equal, `\boxed{N}`, `answer is N`
     or `answer: N`, the last of `total … N`, `= N` and `N in total`, the first `there are N`. Mode `final`, for replies
     that reason before they answer: nothing left, digits apart, the last `\boxed{N}` or answer phrase, the last number;
-    a number that is part of a range or a bound has that status here too.
+    a number that is part of a range or a bound has that status here too. Mode `reversed` is mode `first` with the
+    digits of each whole number turned round, as text, before it is read: `21` is 12, and `01` is 10. Number words are
+    read as they are.
 
     Args:
         reply: The generated text; any length, any characters.
-        mode: `first` for direct answers, `final` for step-by-step ones.
+        mode: `first` for direct answers, `final` for step-by-step ones, `reversed` for the units digit first.
 
     Raises:
         ValueError: If the mode is another one.
@@ -130,21 +136,24 @@ def parse_count(reply: str, *, mode: Mode = "first") -> ParsedCount:
     ParsedCount(value=None, status='range', lenient=12)
     >>> parse_count("I count 1, 2, 3, 4, 5. So 5.", mode="final")
     ParsedCount(value=5, status='fallback_last', lenient=5)
+    >>> parse_count("01", mode="reversed")
+    ParsedCount(value=10, status='ok', lenient=10)
     """
-    if mode not in {"first", "final"}:
-        raise ValueError(f"parse_count: unknown mode {mode!r}: use 'first' or 'final'")
-    text = _normalise(reply)
+    if mode not in get_args(Mode):
+        raise ValueError(f"parse_count: unknown mode {mode!r}: use {', '.join(map(repr, get_args(Mode)))}")
+    text = normalise(reply)
     if not text:
         return ParsedCount(None, "empty", None)
     if _DIGITS_APART.fullmatch(text):
-        return ParsedCount(None, "split_digits", _judge("".join(text.split()), "ok").value)
-    skeleton, numbers = _take_out_numbers(text)
+        return ParsedCount(None, "split_digits", _judge(_in_order("".join(text.split()), mode), "ok").value)
+    skeleton, numbers = _take_out_numbers(text, mode)
     if not numbers:
         return ParsedCount(None, "refusal" if _REFUSAL.search(skeleton) else "none", None)
     return _final(skeleton, numbers) if mode == "final" else _first(skeleton, numbers)
 
 
-def _normalise(reply: str) -> str:
+def normalise(reply: str) -> str:
+    """A reply in lower case, normalised as section 3 says: without thoughts, markup and dimensions, trimmed."""
     text = _THOUSANDS_SPACE.sub(",", reply)
     text = text.translate({ord(char): _fold(char) for char in set(text) if not char.isascii()}).lower()
     *thoughtful, rest = text.split("</think>")
@@ -158,10 +167,17 @@ def _fold(char: str) -> str:
     return unicodedata.normalize("NFKC", char) if digit is None else str(digit)
 
 
-def _take_out_numbers(text: str) -> tuple[str, list[str]]:
-    """The skeleton of a text and its numbers in order, as written; number words in digits."""
+def _in_order(number: str, mode: Mode) -> str:
+    """The digits of a number from the leading one on. As text, since "01" is 10 where the units are written first."""
+    return number[::-1] if mode == "reversed" and number.isdecimal() else number
+
+
+def _take_out_numbers(text: str, mode: Mode) -> tuple[str, list[str]]:
+    """The skeleton of a text and its numbers in order, as written but for `_in_order`; number words in digits."""
     parts = _NUMBER.split(text)
-    if len(parts) == 1:
+    if len(parts) > 1:
+        parts[1::2] = [_in_order(number, mode) for number in parts[1::2]]
+    else:
         parts = _SPELLED.split(text)
         parts[1::2] = [_in_digits(phrase) for phrase in parts[1::2]]
     return "#".join(parts[::2]), parts[1::2]

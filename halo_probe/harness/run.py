@@ -29,7 +29,7 @@ from halo_probe.harness.maps import MapWriter
 from halo_probe.harness.signature import run_signature
 from halo_probe.harness.values import DIGIT_KEYS, SUMMARY_KEYS, TokenValues, digit_values, summarize, token_values
 from lmms_eval_tasks.digits import DigitSteps, digit_steps
-from lmms_eval_tasks.parsing import parse_count
+from lmms_eval_tasks.parsing import Mode, parse_count
 
 _METHODS = ("generate_until", "generate_until_multi_round")
 _ORIGINAL = "_halo_original"
@@ -148,7 +148,7 @@ class _Ledger:
         own = vars(lm)
         with ExitStack() as stack:
             for task in self.tasks.values():
-                keys = (*SUMMARY_KEYS, *(DIGIT_KEYS if _has_digits(task) else ()))
+                keys = (*SUMMARY_KEYS, *(DIGIT_KEYS if _digit_mode(task) else ()))
                 stack.enter_context(emitting(task, keys, self._numbers_of))
             for name in _METHODS:
                 own[name] = partial(self._answer, getattr(lm, name))
@@ -198,8 +198,9 @@ class _Ledger:
         values = [token_values(one, texts) for one, texts in zip(generations, pieces, strict=True)]
         numbers: dict[str, float | None] = summarize(values)
         digits = None
-        if _has_digits(self.tasks[request.task_name]):
-            digits = digit_steps([values[0].tokens[step] for step in values[0].content], parse_count(text).value)
+        if mode := _digit_mode(self.tasks[request.task_name]):
+            content = [values[0].tokens[step] for step in values[0].content]
+            digits = digit_steps(content, parse_count(text, mode=mode).value, mode=mode)
             numbers |= digit_values(values[0], digits)
         kept = self.numbers[id(request)]
         if self.writer:
@@ -264,9 +265,11 @@ class _RecordedTokenCounts(TokenCounts):
         return {**super().to_dict(), "halo": self.halo}
 
 
-def _has_digits(task: Any) -> bool:
+def _digit_mode(task: Any) -> Mode | None:
+    """How the digits of a task's replies are found; None where its replies are no digits. Its metadata says."""
     metadata = task.config.metadata
-    return isinstance(metadata, Mapping) and bool(metadata.get("halo_digits"))
+    mode: Mode | bool | None = metadata.get("halo_digits") if isinstance(metadata, Mapping) else None
+    return "first" if mode is True else mode or None
 
 
 def _carries_image(lm: lmms, request: Any) -> bool:

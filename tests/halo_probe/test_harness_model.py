@@ -118,3 +118,15 @@ def test_answers_from_a_cache_are_refused_because_nothing_ran(qwen3_vl_checkpoin
         evaluator.simple_evaluate(
             model="halo", model_args=options, device="cpu", tasks=["halo_count"], limit=1, use_cache=str(tmp_path)
         )
+
+
+def test_the_digits_of_a_reversed_reply_are_those_of_the_reversed_number(qwen3_vl_checkpoint, tmp_path):
+    """The tiny model answers the wide set with any two digits: written `01`, they are the number 10 read backwards."""
+    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},")
+    results = evaluator.simple_evaluate(model=lm, tasks=["halo_count_rev"], limit=2)
+    for sample in results["samples"]["halo_count_rev"]:
+        reply = sample["filtered_resps"][0]
+        halo = sample["token_counts"][0]["halo"]
+        assert sample["predicted"] == int(reply[::-1])
+        assert halo["digit_status"] == ("split" if reply[1] != "0" else "single")
+        assert sample["sparsity_d1"] == halo["generations"][0]["sparsity"][halo["digit_steps"][0]]

@@ -38,6 +38,23 @@ def test_each_digit_has_the_step_of_the_token_that_carries_it(pieces, value, ste
     assert digit_steps(pieces, value) == DigitSteps(steps, status)
 
 
+MODES = [
+    ("final", ["1", "2", " dots: ", "1", "2", " of ", "16"], 12, (3, 4), "split"),
+    ("final", ["1", ", 2, ", "7", ". Answer: ", "7"], 7, (4,), "single"),
+    ("reversed", ["2", "1"], 12, (0, 1), "split"),
+    ("reversed", ["0", "1"], 10, (0, 1), "split"),
+    ("reversed", ["01"], 10, (0, 0), "merged"),
+    ("reversed", ["1", "0"], 1, (0,), "single"),
+    ("reversed", ["1", "2", " is ", "2", "1"], 12, (3, 4), "split"),
+    ("reversed", ["1", "2"], 12, None, "not_found"),
+]
+
+
+@pytest.mark.parametrize(("mode", "pieces", "value", "steps", "status"), MODES)
+def test_the_digits_are_found_where_the_mode_of_parsing_reads_them(mode, pieces, value, steps, status):
+    assert digit_steps(pieces, value, mode=mode) == DigitSteps(steps, status)
+
+
 @given(st.integers(0, 9999), st.data())
 def test_a_count_that_the_parser_reads_in_digits_is_found_however_it_is_cut(value, data):
     reply = data.draw(st.sampled_from(["{}", "{:,}", "There are {} dots.", "**{}**", "x {:04}"])).format(value)

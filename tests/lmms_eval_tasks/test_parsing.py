@@ -124,6 +124,25 @@ FINAL = {
 }
 
 
+REVERSED = {
+    "21": (12, "ok", 12),
+    "01": (10, "ok", 10),
+    "01.": (10, "ok", 10),
+    "**99**": (99, "ok", 99),
+    "1": (1, "ok", 1),
+    "10": (1, "ok", 1),
+    "There are 21 dots. 21": (12, "ok", 12),
+    "21 or 31": (None, "range", 12),
+    "2 1": (None, "split_digits", 12),
+    "0 1": (None, "split_digits", 10),
+    "twelve": (12, "ok", 12),
+    "12.5": (None, "non_integer", None),
+    "-21": (None, "negative", None),
+    "Units digit: 2, tens digit: 1": (None, "multi", 2),
+    "Many": (None, "none", None),
+}
+
+
 @pytest.mark.parametrize(("reply", "expected"), FIRST.items())
 def test_a_reply_has_the_value_and_status_of_the_specification(reply, expected):
     assert parse_count(reply) == ParsedCount(*expected)
@@ -138,8 +157,18 @@ def test_every_status_can_occur():
     assert {status for _, status, _ in (*FIRST.values(), *FINAL.values())} == STATUSES
 
 
+@pytest.mark.parametrize(("reply", "expected"), REVERSED.items())
+def test_with_the_units_digit_first_a_number_is_turned_round_as_text(reply, expected):
+    assert parse_count(reply, mode="reversed") == ParsedCount(*expected)
+
+
+@given(st.integers(0, 9999), st.sampled_from(["{}", "There are {} dots.", "**{}**", "Answer: {}", "{0} dots, so {0}"]))
+def test_a_count_written_from_its_units_on_is_read_back(count, text):
+    assert parse_count(text.format(str(count)[::-1]), mode="reversed").value == count
+
+
 def test_another_mode_is_refused_by_name():
-    with pytest.raises(ValueError, match="unknown mode 'last': use 'first' or 'final'"):
+    with pytest.raises(ValueError, match="unknown mode 'last': use 'first', 'final', 'reversed'"):
         parse_count("12", mode="last")
 
 
