@@ -1,0 +1,135 @@
+"""The report of a comparison: records, and the same as JSON."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from halo_probe.compare import tables
+from halo_probe.compare.comparability import find_differences
+from halo_probe.compare.evidence import COUNT, ECHO, group_models, judge
+from halo_probe.compare.runs import Run
+from halo_probe.compare.verdicts import Verdict
+from halo_probe.errors import UsageError
+from halo_probe.statistics.intervals import remember_draws
+from halo_probe.statistics.multiplicity import benjamini_hochberg, holm
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """What a run is: without it, attention values of two models cannot be read side by side."""
+
+    run: str
+    model: str
+    family: str
+    intervention: str
+    grid: str
+    """Rows x columns of image tokens of each image of the first document."""
+    heads: str
+    recorded_layers: str
+    dtype: str
+    kernel: str
+    not_recorded: int
+    """Documents whose attention could not be recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A comparison: everything that is printed, as records."""
+
+    runs: tuple[RunRow, ...]
+    left_out: tuple[str, ...]
+    """Tasks of the runs that are no counting tasks."""
+    differences: tuple[str, ...]
+    """What makes the runs incomparable: empty unless the comparison was forced."""
+    verdicts: tuple[Verdict, ...]
+    scores: tuple[tables.ScoreRow, ...]
+    pairs: tuple[tables.PairRow, ...]
+    digits: tuple[tables.DigitRow, ...]
+    decays: tuple[tables.ChangeRow, ...]
+    contrasts: tuple[tables.ChangeRow, ...]
+    associations: tuple[tables.AssociationRow, ...]
+    scatters: tuple[tables.ScatterRow, ...]
+
+
+def compare(runs: Sequence[Run]) -> Report:
+    """Compare runs, of one model or several, comparable or not.
+
+    Raises:
+        UsageError: If no run has a counting task, or two have the same label.
+    """
+    names = tuple(dict.fromkeys(task for run in runs for task in run.tasks))
+    labels = [run.label for run in runs]
+    if not names:
+        raise UsageError(f"{', '.join(labels)}: no counting task; evaluate halo_count or another task of this package.")
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"{', '.join(labels)}: a run is named twice; name each once.")
+    models = group_models(runs)
+    draws_of = remember_draws()
+    rows: defaultdict[str, list[Any]] = defaultdict(list)
+    for task in names:
+        taken = {run.label: run.tasks[task] for run in runs if task in run.tasks}
+        rows["scores"] += tables.score_rows(task, taken, draws_of=draws_of)
+        rows["pairs"] += tables.pair_rows(task, taken, draws_of=draws_of)
+        rows["digits"] += tables.digit_rows(task, taken)
+        rows["decays"] += tables.decay_rows(task, taken, draws_of=draws_of)
+        rows["associations"] += tables.association_rows(task, taken)
+        rows["scatters"] += tables.scatter_rows(
+            task, {label: ones[task] for label, ones in models.items() if task in ones}
+        )
+    for label, ones in models.items():
+        if {COUNT, ECHO} <= ones.keys():
+            rows["contrasts"] += tables.contrast_rows(label, ones[COUNT], ones[ECHO], draws_of=draws_of)
+    return Report(
+        runs=tuple(map(_run_row, runs)),
+        left_out=tuple(dict.fromkeys(task for run in runs for task in run.left_out)),
+        differences=find_differences(runs),
+        verdicts=judge(runs, draws_of=draws_of),
+        scores=tuple(rows["scores"]),
+        pairs=tables.adjusted(rows["pairs"], holm),
+        digits=tuple(rows["digits"]),
+        decays=tables.adjusted(rows["decays"], holm),
+        contrasts=tables.adjusted(rows["contrasts"], holm),
+        associations=tables.adjusted(rows["associations"], benjamini_hochberg),
+        scatters=tuple(rows["scatters"]),
+    )
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Write the records of a report, null where a value is undefined.
+
+    Raises:
+        UsageError: If the file cannot be written.
+    """
+    text = json.dumps(_without_nan(asdict(report)), indent=1, allow_nan=False)
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another --json file.") from None
+
+
+def _run_row(run: Run) -> RunRow:
+    model = {key: str(value) for key, value in run.model.items()}
+    return RunRow(
+        run=run.label,
+        model=model.get("pretrained") or model.get("arguments", ""),
+        family=model.get("family", ""),
+        intervention=" ".join(f"{key}={value}" for key, value in (run.intervention or {}).items()),
+        grid=" ".join(f"{rows}x{columns}" for rows, columns in run.grid),
+        heads=model.get("heads", ""),
+        recorded_layers=" ".join(f"{layer['index']}:{layer['type']}" for layer in run.layers),
+        dtype=model.get("dtype", ""),
+        kernel=model.get("kernel", ""),
+        not_recorded=run.failures,
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,248 @@
+"""Reading the runs of lmms-eval, of any model, probed or not.
+
+A run is one results file of lmms-eval (`--output_path`) with its samples (`--log_samples`) beside it. Tasks whose
+samples have no `id`, `count`, `predicted` and `accuracy` are no counting tasks; they are left out, by name.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halo_probe.errors import UsageError
+from halo_probe.statistics.intervals import Floats, document_values
+
+MEASURES = ("sparsity", "entropy", "visual_mass")
+ATTENTION_KEYS = (
+    *("vision_sparsity", "vision_entropy", "vision_mass"),
+    *(f"{measure}_d{digit}" for measure in MEASURES for digit in (1, 2)),
+)
+NULL_KEYS = ("halo_index_ns", "hull_contrast_ns")
+"""The spatial metrics of the Halo rule, after sink removal; their z-scores are the columns with `_z` of the scores."""
+SCORES = "scores.parquet"
+"""The spatial scores of a run, in its folder: a row per task, doc_id, step and layer."""
+
+_RESULTS = "_results.json"
+_PARTS = {"config", "configs", "n-samples", "versions"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskRun:
+    """One task of one run: n documents in the order of the samples."""
+
+    ids: tuple[str, ...]
+    counts: NDArray[np.int64]
+    """True counts, (n,)."""
+    predicted: Floats
+    """Predicted counts, (n,); NaN where the reply gave none."""
+    correct: NDArray[np.bool_]
+    """(n,)."""
+    attention: Mapping[str, Floats]
+    """Those of `ATTENTION_KEYS` that any document has a value of, each (n,), NaN where one has none."""
+    digit_status: Mapping[str, int]
+    """Number of documents with each status of `lmms_eval_tasks.digits`; empty where the run was not probed."""
+    probabilities: Floats | None
+    """What {0..9, END, OTHER} got at each digit, the true ones before it given, (n, digits, 12); None if unrecorded."""
+    null_scores: Mapping[str, Floats]
+    """z-scores of `NULL_KEYS` at the first digit and the last layer scored, each (n,); empty without spatial scores."""
+    fields: Mapping[str, Any]
+    """What the numbers depend on besides the model, by name; None where the run does not say."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One results file."""
+
+    label: str
+    """The folder as it was given."""
+    model: Mapping[str, Any]
+    """What was evaluated: the signature's `model`, or lmms-eval's `model` and `model_args` without a probe."""
+    intervention: Mapping[str, Any] | None
+    """The signature's `intervention`: `name`, `steps`, `strength`, ...; None for a plain run."""
+    layers: tuple[Mapping[str, Any], ...]
+    """The recorded layers."""
+    grid: tuple[tuple[int, int], ...]
+    """Rows and columns of image tokens of each image of the first document; empty without maps."""
+    tasks: Mapping[str, TaskRun]
+    """The counting tasks by name."""
+    left_out: tuple[str, ...]
+    """The other tasks."""
+    failures: int
+    """Documents whose attention could not be recorded."""
+
+
+def read_run(path: Path) -> Run:
+    """Read a run.
+
+    Args:
+        path: The `--output_path` of lmms-eval with one results file, or that file.
+
+    Raises:
+        UsageError: If there is no run, more than one, half of one, or one without samples.
+    """
+    file = _results_file(path)
+    folder = file.parent.parent if path == file else path
+    results = _load(file)
+    signature = results.get("halo", {}).get("signature", {})
+    config = results["config"]
+    samples = {task: _read_samples(file, results, task) for task in results["configs"]}
+    scores = _read_scores(folder / SCORES)
+    return Run(
+        label=str(path),
+        model=signature.get("model") or {"base": config["model"], "arguments": config["model_args"]},
+        intervention=signature.get("intervention"),
+        layers=tuple(signature.get("recorded_layers", ())),
+        grid=_first_grid(folder / "halo"),
+        tasks={
+            task: _task_run(rows, fields=_fields(results, signature, task, rows), scores=scores.get(task, {}))
+            for task, rows in samples.items()
+            if all(map(_is_counted, rows))
+        },
+        left_out=tuple(task for task, rows in samples.items() if not all(map(_is_counted, rows))),
+        failures=len(results.get("halo", {}).get("failures", ())),
+    )
+
+
+def _results_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    files = sorted({*path.glob(f"*{_RESULTS}"), *path.glob(f"*/*{_RESULTS}")})
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise UsageError(f"{path}: holds {len(files)} runs; name one results file, such as {files[-1]}.")
+    if not path.is_dir():
+        raise UsageError(f"{path}: there is no such folder; give the --output_path of an lmms-eval run.")
+    if any(path.iterdir()):
+        raise UsageError(f"{path}: holds no *{_RESULTS}: the run did not finish, or it is no run; evaluate again.")
+    raise UsageError(f"{path}: is empty; give the --output_path of an lmms-eval run.")
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{file}: cannot be read, or only half of it ({error}); run the evaluation again.") from None
+    if not isinstance(results, dict) or not results.keys() >= _PARTS:
+        raise UsageError(f"{file}: is no results file of lmms-eval; give its --output_path.")
+    return results
+
+
+def _is_counted(row: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(row.get("id"), str)
+        and isinstance(row.get("count"), int)
+        and isinstance(row.get("predicted", ""), int | None)
+        and isinstance(row.get("accuracy"), float)
+    )
+
+
+def _read_samples(file: Path, results: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
+    path = file.with_name(f"{file.name.removesuffix(_RESULTS)}_samples_{task}.jsonl")
+    if not path.exists():
+        raise UsageError(f"{path}: is missing; run the evaluation again with --log_samples.")
+    # Not splitlines: a reply may hold other line breaks, which lmms-eval writes as they are.
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+    expected = results["n-samples"].get(task, {}).get("effective")
+    if not lines or len(lines) != expected:
+        raise UsageError(f"{path}: has {len(lines)} documents instead of {expected}; run the evaluation again.")
+    try:
+        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise UsageError(f"{path}: is damaged ({error}); run the evaluation again.") from None
+    return rows
+
+
+def _fields(
+    results: Mapping[str, Any], signature: Mapping[str, Any], task: str, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    config, signed = results["configs"][task], signature.get("tasks", {}).get(task, {})
+    return {
+        "task version": results["versions"].get(task),
+        "data hash": signed.get("dataset_sha256"),
+        "prompt hash": signed.get("prompt_sha256"),
+        "number of documents": len(rows),
+        "documents": _sha256(sorted((row["id"], row["count"]) for row in rows)),
+        "questions": _sha256(sorted((row["id"], row.get("input", "")) for row in rows)),
+        "system prompt": results.get("system_instruction"),
+        "generation settings": config.get("generation_kwargs"),
+        "examples in the prompt": config.get("num_fewshot"),
+    }
+
+
+def _task_run(rows: Sequence[Mapping[str, Any]], *, fields: Mapping[str, Any], scores: Mapping[Any, Any]) -> TaskRun:
+    token_counts = [(row.get("token_counts") or [None])[0] or {} for row in rows]
+    probed = [counts.get("halo", {}) for counts in token_counts]
+    statuses = [halo["digit_status"] for halo in probed if "digit_status" in halo]
+    first_steps = [(halo.get("digit_steps") or [None])[0] for halo in probed]
+    return TaskRun(
+        ids=tuple(row["id"] for row in rows),
+        counts=np.array([row["count"] for row in rows], dtype=np.int64),
+        predicted=document_values([row["predicted"] for row in rows]),
+        correct=np.array([row["accuracy"] for row in rows]) == 1,
+        attention={
+            key: document_values([row.get(key) for row in rows])
+            for key in ATTENTION_KEYS
+            if any(row.get(key) is not None for row in rows)
+        },
+        digit_status={status: statuses.count(status) for status in dict.fromkeys(statuses)},
+        probabilities=_probabilities(rows),
+        null_scores={
+            key: document_values(
+                [scores[key].get((row["doc_id"], step)) for row, step in zip(rows, first_steps, strict=True)]
+            )
+            for key in (NULL_KEYS if scores else ())
+        },
+        fields=fields,
+    )
+
+
+def _probabilities(rows: Sequence[Mapping[str, Any]]) -> Floats | None:
+    found = [row.get("digit_probabilities") or [] for row in rows]
+    alike = len({tuple(map(len, digits)) for digits in found}) == 1
+    return np.array(found, dtype=np.float64) if alike and found[0] else None
+
+
+def _read_scores(path: Path) -> dict[str, dict[str, dict[tuple[int, int], float]]]:
+    """The z-scores by task, key, and document and step, at the last layer scored."""
+    if not path.exists():
+        return {}
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [f"{key}_z" for key in NULL_KEYS]
+    try:
+        rows = pq.read_table(path, columns=["task", "doc_id", "step", "layer", *columns]).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); score the run again.") from None
+    last = max((row["layer"] for row in rows), default=0)
+    scores: dict[str, dict[str, dict[tuple[int, int], float]]] = {}
+    for row in rows:
+        if row["layer"] == last:
+            task = scores.setdefault(row["task"], {key: {} for key in NULL_KEYS})
+            for key, column in zip(NULL_KEYS, columns, strict=True):
+                task[key][row["doc_id"], row["step"]] = row[column]
+    return scores
+
+
+def _first_grid(folder: Path) -> tuple[tuple[int, int], ...]:
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        return ()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        batch = next(pq.ParquetFile(parts[0]).iter_batches(batch_size=1, columns=["grid"]))
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{parts[0]}: cannot be read ({error}); run the evaluation again.") from None
+    return tuple((rows, columns) for rows, columns in batch.column(0)[0].as_py())
+
+
+def _sha256(value: Any) -> str:
+    return sha256(json.dumps(value).encode()).hexdigest()

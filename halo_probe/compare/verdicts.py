@@ -1,0 +1,298 @@
+"""The decision rules of the study, stated before any result: what is demanded, what was found, what follows.
+
+A rule is a list of demands. A demand is met where the evidence shows it, failed where it shows the opposite, and open
+where it is missing or too little. A rule is supported when all its demands are met, refuted when one has failed, and
+else not decided. Each demand of a model's rule is judged two-sided at the level .05 / (number of demands), so that a
+wrong verdict of either kind has a chance of at most .05 whatever the number of demands.
+
+Source: the measurement specification, section 11. It leaves open what "small errors" and "recovers" are and when a
+demand has failed: the constants here say so.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halo_probe.statistics.information import digit_use
+from halo_probe.statistics.intervals import (
+    Floats,
+    Interval,
+    drawn_means,
+    drawn_slopes,
+    percentile_interval,
+)
+from halo_probe.statistics.paired import mcnemar, signed_rank
+
+LEVEL = 0.05
+TAKEOVER_USE = 0.10
+"""Language Takeover: U_2 is below this."""
+MAGNITUDE_USE = 0.2
+"""Noisy magnitude estimation: U_2 is at least this."""
+MAGNITUDE_SLOPE = 0.7
+"""Noisy magnitude estimation: the slope of the predicted on the true count is at least this."""
+SMALL_ERROR = 0.10
+"""Noisy magnitude estimation: the mean relative error |e| / N is at most this."""
+LEAST_GAIN = 0.05
+"""A gain in units accuracy that is surely smaller than this is none."""
+LEAST_Z = 0.2
+"""A mean z-score against the null that is surely smaller than this is no halo."""
+LEAST_LAYOUTS = LEAST_FAMILIES = 2
+
+Outcome = Literal["met", "failed", "open"]
+Conclusion = Literal["supported", "refuted", "not decided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """One demand of a rule."""
+
+    text: str
+    outcome: Outcome
+    numbers: Mapping[str, float]
+    """What the outcome rests on; empty where the evidence is missing."""
+    needs: str
+    """What would close it, where it is open; else empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What follows from a rule."""
+
+    rule: str
+    subject: str
+    """The model, or the runs, that it is about."""
+    conclusion: Conclusion
+    needs: tuple[str, ...]
+    """What is missing, where it is not decided; else empty."""
+    demands: tuple[Demand, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WideReplies:
+    """The replies to the set of two-digit counts whose digits carry information."""
+
+    counts: NDArray[np.int64]
+    """(n,), 10..99."""
+    predicted: Floats
+    """(n,), NaN where the reply gave none."""
+    units: Floats | None
+    """Of the units digit after the true tens digit, what {0..9, END, OTHER} got, (n, 12); None where not recorded."""
+    draws: Floats
+    """From `stratified_draws` of the counts, (draws, n)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnitsPair:
+    """Whether the units digit is right on the same documents, without and with a change."""
+
+    before: NDArray[np.bool_]
+    """(n,)."""
+    after: NDArray[np.bool_]
+    """(n,)."""
+    draws: Floats
+    """From `stratified_draws` of the true counts, (draws, n)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HaloCell:
+    """z-scores against the null, after sink removal, of one run on one layout."""
+
+    family: str
+    layout: str
+    halo_index: Floats
+    """(n,), NaN where undefined."""
+    hull_contrast: Floats
+    """(n,), NaN where undefined."""
+    draws: Floats
+    """From `stratified_draws` of the true counts, (draws, n)."""
+
+
+def language_takeover(
+    subject: str,
+    *,
+    decay_difference: Floats | None,
+    wide: WideReplies | None,
+    reversed_units: UnitsPair | None,
+    boosted_units: UnitsPair | None,
+) -> Verdict:
+    """Judge whether the model writes its second digit from language rather than from the image.
+
+    Args:
+        subject: The model.
+        decay_difference: Decay of the sparsity from digit 1 to digit 2 when counting minus that when echoing, on the
+            same images, (n,); None where one of the two was not run.
+        wide: Replies to `halo_count_wide`.
+        reversed_units: From `halo_count_wide` to `halo_count_rev`.
+        boosted_units: From `halo_count_wide` to the same with the image keys boosted at the second digit.
+    """
+    level = 1 - LEVEL / 4
+    return _conclude(
+        "Language Takeover",
+        subject,
+        (
+            _negative_difference(decay_difference, level=level),
+            _units_use(wide, TAKEOVER_USE, above=False, level=level),
+            _gain(
+                reversed_units,
+                "the units digit is right more often when it is asked for first",
+                "the tasks halo_count_wide and halo_count_rev",
+                level=level,
+            ),
+            _gain(
+                boosted_units,
+                "the units digit is right more often with the image boosted at the second digit",
+                "a run of halo_count_wide with the image keys boosted at d2",
+                level=level,
+            ),
+        ),
+    )
+
+
+def noisy_magnitude(subject: str, *, wide: WideReplies | None) -> Verdict:
+    """Judge whether the model sees how many there are, only not exactly: then the image does reach its second digit.
+
+    Args:
+        subject: The model.
+        wide: Replies to `halo_count_wide`.
+    """
+    level = 1 - LEVEL / 3
+    slope = error = None
+    needs = "the task halo_count_wide"
+    if wide is not None and np.isnan(wide.predicted).all():
+        needs = "replies of halo_count_wide that give a count"
+    elif wide is not None:
+        slope = percentile_interval(drawn_slopes(wide.counts, wide.predicted, wide.draws), level=level)
+        relative = np.abs(wide.predicted - wide.counts) / wide.counts
+        error = percentile_interval(drawn_means(relative, wide.draws), level=level)
+    return _conclude(
+        "Noisy magnitude estimation",
+        subject,
+        (
+            _units_use(wide, MAGNITUDE_USE, above=True, level=level),
+            _bounded(
+                f"the count slope is at least {MAGNITUDE_SLOPE:.2f}", slope, MAGNITUDE_SLOPE, above=True, needs=needs
+            ),
+            _bounded(
+                f"the mean relative error is at most {SMALL_ERROR:.2f}", error, SMALL_ERROR, above=False, needs=needs
+            ),
+        ),
+    )
+
+
+def halo(subject: str, cells: Sequence[HaloCell]) -> Verdict:
+    """Judge whether attention lies around the dots and along their hull, whatever the layout and the model family.
+
+    Supported where at least two families show it in at least two layouts each; refuted where at least two were measured
+    in at least two layouts each and none of those can still show it. All runs of a family have to agree.
+
+    Args:
+        subject: The runs.
+        cells: One for each run and layout.
+    """
+    demands = tuple(_halo_demand(cell) for cell in cells)
+    outcomes: defaultdict[str, defaultdict[str, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
+    for cell, demand in zip(cells, demands, strict=True):
+        outcomes[cell.family][cell.layout].append(demand.outcome)
+    measured = [list(map(_joint, layouts.values())) for layouts in outcomes.values() if len(layouts) >= LEAST_LAYOUTS]
+    shown = sum(layouts.count("met") >= LEAST_LAYOUTS for layouts in measured)
+    possible = sum(len(layouts) - layouts.count("failed") >= LEAST_LAYOUTS for layouts in measured)
+    conclusion: Conclusion = "not decided"
+    needs: tuple[str, ...] = ()
+    if shown >= LEAST_FAMILIES:
+        conclusion = "supported"
+    elif len(measured) >= LEAST_FAMILIES and not possible:
+        conclusion = "refuted"
+    elif len(measured) < LEAST_FAMILIES:
+        missing = LEAST_FAMILIES - len(measured)
+        needs = (f"spatial scores against the null in two layouts of {missing} more model families",)
+    else:
+        needs = ("more documents, layouts or families: it is shown in fewer than two",)
+    return Verdict(rule="Halo", subject=subject, conclusion=conclusion, needs=needs, demands=demands)
+
+
+def _conclude(rule: str, subject: str, demands: tuple[Demand, ...]) -> Verdict:
+    joint = _joint([demand.outcome for demand in demands])
+    conclusions: dict[Outcome, Conclusion] = {"met": "supported", "failed": "refuted", "open": "not decided"}
+    needs = tuple(demand.needs for demand in demands if demand.outcome == "open") if joint == "open" else ()
+    return Verdict(
+        rule=rule,
+        subject=subject,
+        conclusion=conclusions[joint],
+        needs=tuple(dict.fromkeys(needs)),
+        demands=demands,
+    )
+
+
+def _joint(outcomes: Sequence[Outcome]) -> Outcome:
+    if "failed" in outcomes:
+        return "failed"
+    return "open" if "open" in outcomes else "met"
+
+
+def _demand(text: str, outcome: Outcome, numbers: Mapping[str, float], *, needs: str = "") -> Demand:
+    wanted = needs or f"more documents to tell whether {text}"
+    return Demand(text=text, outcome=outcome, numbers=numbers, needs=wanted if outcome == "open" else "")
+
+
+def _bounded(text: str, interval: Interval | None, bound: float, *, above: bool, needs: str) -> Demand:
+    """A demand on a value by its interval: met or failed where all of it is on one side of the bound."""
+    if interval is None:
+        return _demand(text, "open", {}, needs=needs)
+    low, high = interval
+    outcome: Outcome = "open"
+    if low >= bound or high <= bound:
+        outcome = "met" if (low >= bound) == above else "failed"
+    return _demand(text, outcome, {"low": low, "high": high})
+
+
+def _negative_difference(differences: Floats | None, *, level: float) -> Demand:
+    text = "the sparsity decays more from digit 1 to digit 2 when counting than when echoing"
+    if differences is None or not differences.size:
+        return _demand(text, "open", {}, needs="the tasks halo_count and halo_echo of a probed run")
+    test = signed_rank(differences)
+    outcome: Outcome = "open"
+    if test.p < 1 - level:
+        outcome = "met" if test.w_plus < test.w_minus else "failed"
+    return _demand(text, outcome, {"pairs": test.n, "shift": test.shift, "r": test.r, "p": test.p})
+
+
+def _units_use(wide: WideReplies | None, bound: float, *, above: bool, level: float) -> Demand:
+    text = f"U_2 is {'at least' if above else 'below'} {bound:.2f} on two-digit counts"
+    interval = None
+    if wide is not None and wide.units is not None:
+        interval = digit_use(wide.units, wide.counts, digit=2, draws=wide.draws, level=level).u_bounds
+    needs = "digit probabilities of halo_count_wide after the true tens digit"
+    return _bounded(text, interval, bound, above=above, needs=needs)
+
+
+def _gain(pair: UnitsPair | None, text: str, needs: str, *, level: float) -> Demand:
+    if pair is None:
+        return _demand(text, "open", {}, needs=needs)
+    lost, won = int((pair.before & ~pair.after).sum()), int((~pair.before & pair.after).sum())
+    p = mcnemar(lost, won)
+    gains = pair.after.astype(np.float64) - pair.before
+    _, high = percentile_interval(drawn_means(gains, pair.draws), level=level)
+    outcome: Outcome = "open"
+    if p < 1 - level and won > lost:
+        outcome = "met"
+    elif high < LEAST_GAIN:
+        outcome = "failed"
+    return _demand(text, outcome, {"n": gains.size, "gain": float(gains.mean()), "gain high": high, "p": p})
+
+
+def _halo_demand(cell: HaloCell) -> Demand:
+    text = f"both are above the null for {cell.family} in {cell.layout}"
+    numbers: dict[str, float] = {"n": cell.halo_index.size}
+    outcomes: list[Outcome] = []
+    for name, z in (("halo_index z", cell.halo_index), ("hull_contrast z", cell.hull_contrast)):
+        if np.isnan(z).all():
+            outcomes.append("open")
+            continue
+        low, high = percentile_interval(drawn_means(z, cell.draws), level=1 - LEVEL)
+        numbers |= {f"{name} low": low, f"{name} high": high}
+        outcomes.append("met" if low > 0 else "failed" if high < LEAST_Z else "open")
+    return _demand(text, _joint(outcomes), numbers)

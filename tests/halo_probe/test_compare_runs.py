@@ -1,0 +1,483 @@
+"""Run folders as lmms-eval writes them, planted and real, through the command `halo-probe compare`."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from halo_probe.cli import main
+from halo_probe.compare.runs import read_run
+from halo_probe.errors import HaloError
+
+MODEL = {"base": "qwen3_vl", "pretrained": "org/model", "family": "qwen3_vl", "heads": 4, "dtype": "bfloat16"}
+PAPER = np.repeat(np.arange(10, 17), 30)
+WIDE = np.repeat(np.arange(10, 100), 4)
+
+
+def sample(place, count, predicted, **more):
+    return {
+        "doc_id": place,
+        "id": f"set-{place:05d}",
+        "count": int(count),
+        "predicted": None if predicted is None else int(predicted),
+        "accuracy": float(predicted == count),
+        "input": "How many?",
+        "token_counts": [{"output_tokens": 3}],
+        **more,
+    }
+
+
+def probed(place, count, predicted, *, d1, d2, **more):
+    """A sample of a probed run; its entropy falls as its sparsity grows, its mass stays."""
+    halo = {"digit_status": "split", "digit_steps": [0, 1]}
+    values = {"sparsity_d1": d1, "sparsity_d2": d2, "entropy_d1": 1 - d1, "entropy_d2": 1 - d2}
+    values |= {"visual_mass_d1": 0.5, "visual_mass_d2": 0.5, "vision_sparsity": (d1 + d2) / 2}
+    return sample(place, count, predicted, token_counts=[{"output_tokens": 3, "halo": halo}], **values, **more)
+
+
+def write_run(folder, tasks, *, model=MODEL, intervention=None, version=1, data="d" * 64, signed=True):
+    """What `lmms-eval --model halo --output_path folder --log_samples` leaves there, as far as it is read."""
+    place = folder / "org__model"
+    place.mkdir(parents=True)
+    results = {
+        "config": {"model": "halo", "model_args": "base=qwen3_vl,pretrained=org/model"},
+        "configs": {task: {"generation_kwargs": {"max_new_tokens": 16}, "num_fewshot": 0} for task in tasks},
+        "versions": dict.fromkeys(tasks, version),
+        "n-samples": {task: {"original": len(rows), "effective": len(rows)} for task, rows in tasks.items()},
+        "system_instruction": None,
+    }
+    if signed:
+        fields = {task: {"version": version, "dataset_sha256": data, "prompt_sha256": "p" * 64} for task in tasks}
+        layers = [{"index": 27, "type": "full_attention"}]
+        signature = {"model": model, "recorded_layers": layers, "tasks": fields, "intervention": intervention}
+        results["halo"] = {"signature": signature, "failures": []}
+    (place / "20260101_000000_results.json").write_text(json.dumps(results))
+    for task, rows in tasks.items():
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (place / f"20260101_000000_samples_{task}.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def scored(rng, *, bias=0, accuracy=0.5):
+    """A plain run on the paper's counts: right in a share of the documents, else off by one or by the bias."""
+    right = rng.random(PAPER.size) < accuracy
+    wrong = np.where(rng.random(PAPER.size) < 0.5, -1, 1) + bias
+    return [sample(k, n, n + (0 if right[k] else wrong[k])) for k, n in enumerate(PAPER)]
+
+
+def compare(capsys, *arguments):
+    code = main(["compare", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def compared(capsys, tmp_path, *arguments):
+    """The numbers of a report, which has to come about."""
+    code, _, error = compare(capsys, *arguments, "--json", tmp_path / "report.json")
+    assert (code, error) == (0, "")
+    return json.loads((tmp_path / "report.json").read_text())
+
+
+def test_a_run_without_the_probe_is_scored_beside_the_constants(capsys, tmp_path):
+    rows = scored(np.random.default_rng(0))
+    rows[0] |= {"predicted": None, "accuracy": 0.0}
+    run = write_run(tmp_path / "a", {"halo_count": rows}, signed=False)
+    report = compared(capsys, tmp_path, run)
+    found, *constants = report["scores"]
+    e = np.array([row["predicted"] - row["count"] for row in rows[1:]])
+    correct = sum(row["accuracy"] for row in rows)
+    assert found["n"] == 210
+    assert found["accuracy"] == pytest.approx(correct / 210)
+    assert found["accuracy_interval"] == pytest.approx(
+        stats.binomtest(int(correct), 210).proportion_ci(method="wilson")
+    )
+    assert found["answered"] == pytest.approx(209 / 210)
+    assert (found["mbe"], found["mae"]) == pytest.approx((e.mean(), np.abs(e).mean()))
+    assert found["mbe_interval"][0] < found["mbe"] < found["mbe_interval"][1]
+    assert found["mbe_bounds"] == pytest.approx([(e.sum() - 10) / 210, (e.sum() + 10) / 210])
+    slope = np.polyfit([row["count"] for row in rows[1:]], [row["predicted"] for row in rows[1:]], 1)[0]
+    assert found["slope"] == pytest.approx(slope)
+    assert [(one["run"], round(one["accuracy"], 3), one["mbe"]) for one in constants] == [
+        ("always 10", 0.143, -3),
+        ("always 13", 0.143, 0),
+    ]
+    for attention in ("digits", "decays", "contrasts", "associations"):
+        assert report[attention] == []
+
+
+def test_what_is_printed_is_what_is_written(capsys, tmp_path):
+    run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(1))})
+    code, out, _ = compare(capsys, run, "--json", tmp_path / "report.json")
+    assert code == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert out.startswith("# Comparison of 1 run\n\n## Verdicts\n\n**Language Takeover**")
+    score = report["scores"][0]
+    assert f"| {score['accuracy']:.3f} [{score['accuracy_interval'][0]:.3f}, " in out
+    for verdict in report["verdicts"]:
+        assert f"**{verdict['rule']}** ({verdict['subject']}): **{verdict['conclusion']}**" in out
+    for line in out.splitlines():
+        assert line.count("|") == 0 or line.startswith("| ")
+
+
+def test_two_models_are_told_apart_on_the_same_documents(capsys, tmp_path):
+    rng = np.random.default_rng(2)
+    better, worse = scored(rng, accuracy=0.7), scored(rng, accuracy=0.4, bias=-2)
+    a = write_run(tmp_path / "a", {"halo_count": worse})
+    b = write_run(tmp_path / "b", {"halo_count": better[::-1]}, model={**MODEL, "pretrained": "org/other"})
+    for rows in (worse, better):
+        assert [row["id"] for row in rows] == [f"set-{k:05d}" for k in range(210)]
+    pairs = {row["measure"]: row for row in compared(capsys, tmp_path, a, b)["pairs"]}
+    right = [np.array([row["accuracy"] == 1 for row in rows]) for rows in (worse, better)]
+    only = (right[0] & ~right[1]).sum(), (~right[0] & right[1]).sum()
+    assert pairs["accuracy"]["p"] == pytest.approx(stats.binomtest(int(only[0]), int(sum(only))).pvalue)
+    assert pairs["mae"]["difference"] < 0 < pairs["mbe"]["difference"]
+    p_values = sorted(row["p"] for row in pairs.values())
+    assert min(row["p_adjusted"] for row in pairs.values()) == pytest.approx(3 * p_values[0])
+
+
+def test_a_model_that_gives_no_count_has_no_bias_to_compare(capsys, tmp_path):
+    rows = scored(np.random.default_rng(18))
+    silent = [row | {"predicted": None, "accuracy": 0.0, "token_counts": [None]} for row in rows]
+    a, b = (write_run(tmp_path / name, {"halo_count": one}) for name, one in (("a", rows), ("b", silent)))
+    report = compared(capsys, tmp_path, a, b)
+    assert [row["measure"] for row in report["pairs"]] == ["accuracy"]
+    mute = report["scores"][1]
+    assert (mute["answered"], mute["accuracy"], mute["mbe"], mute["mae"], mute["slope"]) == (0, 0, None, None, None)
+    assert mute["mbe_bounds"] == [-13, 13]
+
+
+def test_replies_may_hold_any_line_break(capsys, tmp_path):
+    rows = [row | {"filtered_resps": "1\u2028\x852"} for row in scored(np.random.default_rng(19))]
+    assert compared(capsys, tmp_path, write_run(tmp_path / "a", {"halo_count": rows}))["scores"][0]["n"] == 210
+
+
+def test_the_same_run_twice_does_not_differ_from_itself(capsys, tmp_path):
+    rows = scored(np.random.default_rng(3))
+    runs = [write_run(tmp_path / name, {"halo_count": rows}) for name in "ab"]
+    for row in compared(capsys, tmp_path, *runs)["pairs"]:
+        assert (row["difference"], row["difference_interval"], row["p_adjusted"]) == (0, [0, 0], 1)
+
+
+def counted(rng, *, extra_decay):
+    d1 = rng.uniform(0.6, 0.8, PAPER.size)
+    d2 = d1 + extra_decay + rng.normal(0, 0.02, PAPER.size)
+    return [probed(k, n, n, d1=d1[k], d2=d2[k]) for k, n in enumerate(PAPER)]
+
+
+def written(predicted, units, **more):
+    tens = np.pad(np.eye(10)[WIDE // 10], ((0, 0), (0, 2)))
+    return [
+        probed(k, n, predicted[k], d1=0.7, d2=0.7, digit_probabilities=[tens[k].tolist(), units[k].tolist()], **more)
+        for k, n in enumerate(WIDE)
+    ]
+
+
+def take_over(rng):
+    """An agent that reads the tens and makes the units up; asked for them first, or made to look, it reads them."""
+    prior = np.pad(rng.dirichlet(np.ones(10)), (0, 2))
+    units = np.array([rng.dirichlet(300 * prior + 1e-3) for _ in WIDE])
+    made_up = 10 * (WIDE // 10) + rng.choice(12, p=prior, size=WIDE.size) % 10
+    looked = np.where(rng.random(WIDE.size) < 0.6, WIDE, made_up)
+    return {
+        "halo_count": counted(rng, extra_decay=-0.03),
+        "halo_echo": counted(rng, extra_decay=0.0),
+        "halo_count_wide": written(made_up, units),
+        "halo_count_rev": written(looked, units),
+    }, {"halo_count_wide": written(looked, units)}
+
+
+def estimate(rng):
+    """A visual counter with Weber noise of 1.5 %, in whatever order and however much it is made to look."""
+    seen = WIDE * (1 + 0.015 * rng.normal(size=WIDE.size))
+    digits = 10 * (WIDE // 10)[:, np.newaxis] + np.arange(10)
+    likelihood = stats.norm.pdf(digits, seen[:, np.newaxis], 0.015 * WIDE[:, np.newaxis]) + 1e-9
+    units = np.pad(likelihood / likelihood.sum(axis=1, keepdims=True), ((0, 0), (0, 2)))
+    wide = written(np.rint(seen), units)
+    return {
+        "halo_count": counted(rng, extra_decay=0.0),
+        "halo_echo": counted(rng, extra_decay=0.0),
+        "halo_count_wide": wide,
+        "halo_count_rev": wide,
+    }, {"halo_count_wide": wide}
+
+
+@pytest.mark.parametrize(
+    ("agent", "takeover", "magnitude"), [(take_over, "supported", "refuted"), (estimate, "refuted", "supported")]
+)
+def test_the_verdicts_on_planted_models_come_out_right(agent, takeover, magnitude, capsys, tmp_path):
+    plain, boosted = agent(np.random.default_rng(4))
+    boost = {"name": "boost", "steps": "d2", "strength": 2.0}
+    runs = [
+        write_run(tmp_path / "plain", plain),
+        write_run(tmp_path / "boosted", boosted, intervention=boost),
+        write_run(tmp_path / "another", boosted, intervention=boost, model={**MODEL, "pretrained": "org/other"}),
+    ]
+    report = compared(capsys, tmp_path, *runs)
+    found = {verdict["rule"]: verdict["conclusion"] for verdict in report["verdicts"]}
+    assert found == {"Language Takeover": takeover, "Noisy magnitude estimation": magnitude, "Halo": "not decided"}
+    contrast = {row["measure"]: row for row in report["contrasts"]}
+    assert (contrast["sparsity"]["p_adjusted"] < 0.05) == (agent is take_over)
+    assert contrast["sparsity"]["mean"] == pytest.approx(-contrast["entropy"]["mean"])
+    assert report["digits"][0]["split"] == 210
+
+
+def test_an_intervention_of_another_kind_is_no_evidence_and_another_run_supplies_tasks(capsys, tmp_path):
+    plain, boosted = take_over(np.random.default_rng(5))
+    weak = {"name": "boost", "steps": "d2", "strength": 0.5}
+    first = {task: rows for task, rows in plain.items() if task != "halo_echo"}
+    runs = [
+        write_run(tmp_path / "plain", first),
+        write_run(tmp_path / "echo", {"halo_echo": plain["halo_echo"]}),
+        write_run(tmp_path / "weakened", boosted, intervention=weak),
+    ]
+    report = compared(capsys, tmp_path, *runs)
+    takeover = report["verdicts"][0]
+    assert takeover["conclusion"] == "not decided"
+    assert takeover["needs"] == ["a run of halo_count_wide with the image keys boosted at d2"]
+    assert len(report["verdicts"]) == 3
+
+
+def test_the_decay_rests_on_the_documents_that_have_it(capsys, tmp_path):
+    rows = counted(np.random.default_rng(6), extra_decay=-0.05)
+    for row in rows[:10]:
+        row |= {"sparsity_d2": None, "entropy_d2": None}
+        row["token_counts"][0]["halo"] |= {"digit_status": "merged", "digit_steps": [0, 0]}
+    report = compared(capsys, tmp_path, write_run(tmp_path / "a", {"halo_count": rows}))
+    decays = {row["measure"]: row for row in report["decays"]}
+    differences = [row["sparsity_d2"] - row["sparsity_d1"] for row in rows[10:]]
+    assert decays["sparsity"]["pairs"] == 200
+    assert decays["sparsity"]["p"] == pytest.approx(stats.wilcoxon(differences).pvalue)
+    assert decays["sparsity"]["mean"] == pytest.approx(np.mean(differences))
+    assert decays["visual_mass"]["p"] == 1
+    assert (report["digits"][0]["split"], report["digits"][0]["merged"]) == (200, 10)
+
+
+def test_attention_that_goes_with_being_right_is_found_within_counts_and_over_models(capsys, tmp_path):
+    rng = np.random.default_rng(7)
+    runs = []
+    for number, accuracy in enumerate((0.3, 0.5, 0.8)):
+        rows = scored(rng, accuracy=accuracy)
+        # Sparsity grows with the count for all, and with being right within a count.
+        values = [0.3 + 0.02 * row["count"] + 0.1 * row["accuracy"] + rng.normal(0, 0.05) for row in rows]
+        rows = [row | {"vision_sparsity": value} for row, value in zip(rows, values, strict=True)]
+        model = {**MODEL, "pretrained": f"org/{number}"}
+        runs.append(write_run(tmp_path / str(number), {"halo_count": rows}, model=model))
+    report = compared(capsys, tmp_path, *runs)
+    assert len(report["associations"]) == 3
+    for row in report["associations"]:
+        assert row["r"] > 0.5
+        assert row["p"] <= row["p_adjusted"] < 0.001
+    (scatter,) = report["scatters"]
+    assert (scatter["models"], scatter["needed"]) == (3, pytest.approx(0.997, abs=1e-3))
+
+
+def write_scores(folder, rng, *, layouts, shift):
+    documents = PAPER.size
+    step, layer = np.meshgrid([0, 1], [3, 27])
+    rows = {
+        "task": np.repeat(list(layouts), 4 * documents),
+        "doc_id": np.tile(np.repeat(np.arange(documents), 4), len(layouts)),
+        "step": np.tile(step.ravel(), documents * len(layouts)),
+        "layer": np.tile(layer.ravel(), documents * len(layouts)),
+    }
+    # Only the first digit at the last layer follows the dots.
+    told = (rows["step"] == 0) & (rows["layer"] == 27)
+    for key in ("halo_index_ns_z", "hull_contrast_ns_z"):
+        rows[key] = rng.normal(size=told.size) + shift * told
+    pq.write_table(pa.table(rows), folder / "scores.parquet")
+
+
+@pytest.mark.parametrize(("shift", "conclusion"), [(1.0, "supported"), (0.0, "refuted")])
+def test_the_halo_is_judged_on_the_spatial_scores_of_the_runs(shift, conclusion, capsys, tmp_path):
+    rng = np.random.default_rng(8)
+    layouts = ("halo_count", "halo_layout_annulus")
+    runs = []
+    for family in ("qwen3_vl", "gemma3"):
+        tasks = {task: counted(rng, extra_decay=0) for task in layouts}
+        runs.append(write_run(tmp_path / family, tasks, model={**MODEL, "family": family}))
+        write_scores(runs[-1], rng, layouts=layouts, shift=shift)
+    report = compared(capsys, tmp_path, *runs)
+    found = report["verdicts"][-1]
+    assert (found["rule"], found["conclusion"]) == ("Halo", conclusion)
+    assert len(found["demands"]) == 4
+
+
+INCOMPARABLE = {
+    "task version": {"version": 2},
+    "data hash": {"data": "e" * 64},
+}
+
+
+@pytest.mark.parametrize("field", INCOMPARABLE)
+def test_runs_that_differ_in_a_field_are_refused_by_its_name_and_labelled_when_forced(field, capsys, tmp_path):
+    rows = scored(np.random.default_rng(9))
+    a = write_run(tmp_path / "a", {"halo_count": rows})
+    b = write_run(tmp_path / "b", {"halo_count": rows}, **INCOMPARABLE[field])
+    code, out, error = compare(capsys, a, b)
+    assert (code, out) == (1, "")
+    assert error.startswith(f"halo-probe: halo_count: the {field} differs: ")
+    assert error.count("\n") == 1
+    assert "--force" in error
+    code, out, _ = compare(capsys, a, b, "--force")
+    assert code == 0
+    assert "**Forced: these runs are not comparable.**" in out
+    assert f"- halo_count: the {field} differs: " in out
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda rows: rows[:100], "number of documents"),
+        (lambda rows: [row | {"id": f"other-{row['id']}"} for row in rows], "documents"),
+        (lambda rows: [row | {"input": "Count the dots."} for row in rows], "questions"),
+    ],
+)
+def test_other_documents_or_questions_are_refused_without_any_signature(change, field, capsys, tmp_path):
+    rows = scored(np.random.default_rng(10))
+    a = write_run(tmp_path / "a", {"halo_count": rows}, signed=False)
+    b = write_run(tmp_path / "b", {"halo_count": change(rows)}, signed=False)
+    code, _, error = compare(capsys, a, b)
+    assert code == 1
+    assert f"halo_count: the {field} differs" in error
+    expected = {"number of documents": {100}, "documents": set(), "questions": {210}}[field]
+    assert {row["n"] for row in compared(capsys, tmp_path, a, b, "--force")["pairs"]} == expected
+
+
+def test_a_run_without_the_probe_is_comparable_with_one_that_has_it(capsys, tmp_path):
+    rows = scored(np.random.default_rng(11))
+    a = write_run(tmp_path / "a", {"halo_count": rows}, signed=False)
+    b = write_run(tmp_path / "b", {"halo_count": rows})
+    assert compare(capsys, a, b)[0] == 0
+
+
+def test_the_same_task_is_not_asked_of_every_run(capsys, tmp_path):
+    rows = scored(np.random.default_rng(12))
+    a = write_run(tmp_path / "a", {"halo_count": rows})
+    b = write_run(tmp_path / "b", {"halo_echo": rows}, version=3)
+    assert compared(capsys, tmp_path, a, b)["pairs"] == []
+
+
+def test_a_foreign_task_is_left_out_by_name(capsys, tmp_path):
+    rows = scored(np.random.default_rng(13))
+    foreign = [{"doc_id": 0, "length": 3.0, "input": "?"}]
+    both = write_run(tmp_path / "a", {"halo_count": rows, "brightness": foreign})
+    code, out, _ = compare(capsys, both)
+    assert code == 0
+    assert "Left out, being no counting tasks: brightness." in out
+    alone = write_run(tmp_path / "b", {"brightness": foreign})
+    code, _, error = compare(capsys, alone)
+    assert code == 1
+    assert "no counting task" in error
+
+
+def results_file(run):
+    return next(run.glob("*/*_results.json"))
+
+
+def samples_file(run):
+    return next(run.glob("*/*_samples_*.jsonl"))
+
+
+def cut(path):
+    path.write_text(path.read_text()[:-30])
+
+
+def drop_last_line(path):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def damage_scores(run):
+    (run / "scores.parquet").write_bytes(b"PAR1")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda run: results_file(run).unlink(), ["holds no *_results.json", "did not finish"]),
+        (lambda run: cut(results_file(run)), ["_results.json", "only half of it"]),
+        (lambda run: results_file(run).write_text("[]"), ["is no results file of lmms-eval"]),
+        (lambda run: samples_file(run).unlink(), ["_samples_halo_count.jsonl", "--log_samples"]),
+        (lambda run: cut(samples_file(run)), ["_samples_halo_count.jsonl", "is damaged"]),
+        (lambda run: drop_last_line(samples_file(run)), ["has 209 documents instead of 210"]),
+        (lambda run: results_file(run).with_name("2_results.json").write_text("{}"), ["holds 2 runs", "name one"]),
+        (damage_scores, ["scores.parquet", "score the run again"]),
+    ],
+)
+def test_half_a_run_is_refused_with_one_line(damage, words, capsys, tmp_path):
+    run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(14))})
+    damage(run)
+    code, out, error = compare(capsys, run)
+    assert (code, out) == (1, "")
+    assert error.startswith("halo-probe: ")
+    assert error.count("\n") == 1
+    for word in words:
+        assert word in error
+
+
+def test_no_run_at_all_is_refused_with_one_line(capsys, tmp_path):
+    code, _, error = compare(capsys, tmp_path / "gone")
+    assert (code, error.count("\n")) == (1, 1)
+    assert "there is no such folder" in error
+    (tmp_path / "empty").mkdir()
+    assert "is empty; give the --output_path" in compare(capsys, tmp_path / "empty")[2]
+    run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(15))})
+    assert "is named twice" in compare(capsys, run, run)[2]
+    assert "cannot be written" in compare(capsys, run, "--json", tmp_path / "no" / "where.json")[2]
+
+
+def test_a_command_without_a_run_is_bad_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare"])
+    assert stopped.value.code == 2
+    assert "RUN" in capsys.readouterr().err
+
+
+def test_a_results_file_can_be_named_instead_of_its_folder(tmp_path):
+    run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(16))})
+    by_file, by_folder = read_run(results_file(run)), read_run(run)
+    assert by_file.tasks["halo_count"].ids == by_folder.tasks["halo_count"].ids
+    results_file(run).with_name("2_results.json").write_text("{}")
+    with pytest.raises(HaloError, match="name one results file"):
+        read_run(run)
+
+
+def test_names_from_outside_break_neither_a_table_nor_the_page(capsys, tmp_path):
+    model = {**MODEL, "pretrained": "a|b<script>alert(1)</script>\nc"}
+    run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(17))}, model=model)
+    code, out, _ = compare(capsys, run)
+    assert code == 0
+    assert "<script" not in out
+    (line,) = [line for line in out.splitlines() if "alert(1)" in line]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 11
+
+
+def test_the_report_of_a_real_run_is_that_of_its_table(capsys, tmp_path, qwen3_vl_checkpoint):
+    arguments = ["--model", "halo", "--model_args", f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu"]
+    arguments += ["--device", "cpu", "--tasks", "halo_count,halo_echo", "--limit", "4"]
+    arguments += ["--output_path", str(tmp_path / "run"), "--log_samples"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    finished = subprocess.run(
+        [sys.executable, "-m", "lmms_eval", *arguments],
+        env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    table = json.loads(results_file(tmp_path / "run").read_text())["results"]
+    report = compared(capsys, tmp_path, tmp_path / "run")
+    scores = {row["task"]: row for row in report["scores"] if not row["run"].startswith("always")}
+    assert scores.keys() == {"halo_count", "halo_echo"}
+    assert scores["halo_echo"]["accuracy"] == pytest.approx(table["halo_echo"]["accuracy,none"])
+    for key in ("accuracy", "answered", "mbe", "mae"):
+        assert scores["halo_count"][key] == pytest.approx(table["halo_count"][f"{key},none"])
+    for row in report["decays"]:
+        if row["measure"] == "sparsity":
+            assert row["mean"] == pytest.approx(table[row["task"]]["sparsity_decay,none"])
+    assert {row["measure"] for row in report["contrasts"]} == {"sparsity", "entropy", "visual_mass"}
+    assert report["runs"][0]["grid"] == "32x32"
+    assert report["digits"][0]["split"] == 4

@@ -1,0 +1,314 @@
+"""Planted truths: models and maps whose truth is known, and the verdicts on them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from halo_probe.compare.verdicts import (
+    LEVEL,
+    HaloCell,
+    UnitsPair,
+    WideReplies,
+    halo,
+    language_takeover,
+    noisy_magnitude,
+)
+from halo_probe.metrics.geometry import lay_out
+from halo_probe.metrics.null import compare_with_null
+from halo_probe.metrics.pairs import score_pairs
+from halo_probe.statistics.intervals import stratified_draws
+
+WIDE = np.repeat(np.arange(10, 100), 4)
+DRAWS = stratified_draws(WIDE, draws=2000)
+FEW_DRAWS = DRAWS[:500]
+PAPER = 256
+GRID = (16, 16)
+
+
+def perceive(rng, *, weber):
+    """A visual counter: the count with noise in proportion, and what that says of the units once the tens are given."""
+    seen = WIDE * (1 + weber * rng.normal(size=WIDE.size))
+    candidates = 10 * (WIDE // 10)[:, np.newaxis] + np.arange(10)
+    log_weights = stats.norm.logpdf(candidates, seen[:, np.newaxis], weber * WIDE[:, np.newaxis])
+    weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+    units = np.pad(weights / weights.sum(axis=1, keepdims=True), ((0, 0), (0, 2)))
+    return WideReplies(counts=WIDE, predicted=np.clip(np.rint(seen), 0, 99), units=units, draws=DRAWS)
+
+
+def take_over(rng):
+    """A language-takeover agent: the tens from the image, the units from a prior that depends on the tens alone."""
+    priors = np.pad(np.random.default_rng(7).dirichlet(np.ones(10), size=10), ((0, 0), (0, 2)))
+    units = np.array([rng.dirichlet(300 * prior + 1e-3) for prior in priors[WIDE // 10]])
+    written = [rng.choice(12, p=prior) % 10 for prior in priors[WIDE // 10]]
+    return WideReplies(counts=WIDE, predicted=10 * (WIDE // 10) + written, units=units, draws=DRAWS)
+
+
+def right(rng, rate):
+    return rng.random(WIDE.size) < rate
+
+
+def units_pair(before, after):
+    return UnitsPair(before=before, after=after, draws=DRAWS)
+
+
+def evidence(rng, wide, *, extra_decay, reversed_rate, boosted_rate):
+    before = wide.predicted % 10 == wide.counts % 10
+    return {
+        "decay_difference": extra_decay + 0.03 * rng.normal(size=PAPER),
+        "wide": wide,
+        "reversed_units": units_pair(before, right(rng, reversed_rate)),
+        "boosted_units": units_pair(before, right(rng, boosted_rate)),
+    }
+
+
+def test_a_visual_counter_with_weber_noise_is_a_noisy_magnitude_and_no_takeover():
+    rng = np.random.default_rng(0)
+    wide = perceive(rng, weber=0.015)
+    rate = (wide.predicted % 10 == WIDE % 10).mean()
+    found = language_takeover("m", **evidence(rng, wide, extra_decay=0.0, reversed_rate=rate, boosted_rate=rate))
+    assert (found.conclusion, found.needs) == ("refuted", ())
+    assert noisy_magnitude("m", wide=wide).conclusion == "supported"
+
+
+def test_a_coarse_visual_counter_is_no_takeover_either_though_its_units_are_noise():
+    rng = np.random.default_rng(1)
+    wide = perceive(rng, weber=0.2)
+    rate = (wide.predicted % 10 == WIDE % 10).mean()
+    found = language_takeover("m", **evidence(rng, wide, extra_decay=0.0, reversed_rate=rate, boosted_rate=rate))
+    assert found.conclusion != "supported"
+    assert noisy_magnitude("m", wide=wide).conclusion == "refuted"
+
+
+def test_a_language_takeover_agent_is_one_and_no_noisy_magnitude():
+    rng = np.random.default_rng(2)
+    wide = take_over(rng)
+    found = language_takeover("m", **evidence(rng, wide, extra_decay=-0.02, reversed_rate=0.8, boosted_rate=0.3))
+    assert (found.conclusion, found.needs) == ("supported", ())
+    assert [demand.outcome for demand in found.demands] == ["met"] * 4
+    assert noisy_magnitude("m", wide=wide).conclusion == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("decay_difference", "halo_echo"),
+        ("wide", "halo_count_wide"),
+        ("reversed_units", "halo_count_rev"),
+        ("boosted_units", "boosted at d2"),
+    ],
+)
+def test_a_takeover_is_not_decided_without_all_of_its_evidence(missing, words):
+    rng = np.random.default_rng(3)
+    whole = evidence(rng, take_over(rng), extra_decay=-0.02, reversed_rate=0.8, boosted_rate=0.3)
+    found = language_takeover("m", **{**whole, missing: None})
+    assert found.conclusion == "not decided"
+    (need,) = found.needs
+    assert words in need
+
+
+def test_one_demand_that_fails_refutes_whatever_is_missing():
+    unhelped = units_pair(np.ones(WIDE.size, bool), np.ones(WIDE.size, bool))
+    found = language_takeover("m", decay_difference=None, wide=None, reversed_units=unhelped, boosted_units=None)
+    assert (found.conclusion, found.needs) == ("refuted", ())
+
+
+def test_too_few_documents_decide_nothing_and_the_verdict_asks_for_more():
+    few = np.array([-0.02, -0.01, 0.005])
+    found = language_takeover("m", decay_difference=few, wide=None, reversed_units=None, boosted_units=None)
+    assert found.conclusion == "not decided"
+    assert found.needs[0].startswith("more documents to tell whether the sparsity decays more")
+
+
+def test_a_model_that_never_gives_a_count_has_no_magnitude_to_judge():
+    silent = replace(perceive(np.random.default_rng(4), weber=0.1), predicted=np.full(WIDE.size, np.nan), units=None)
+    found = noisy_magnitude("m", wide=silent)
+    assert found.conclusion == "not decided"
+    assert "replies of halo_count_wide that give a count" in found.needs
+
+
+def outcomes(judge, repeats=150):
+    found = [judge(np.random.default_rng(seed)) for seed in range(repeats)]
+    return {outcome: found.count(outcome) / repeats for outcome in ("met", "failed")}
+
+
+def alone(index, **piece):
+    nothing = {"decay_difference": None, "wide": None, "reversed_units": None, "boosted_units": None}
+    return language_takeover("m", **{**nothing, **piece}).demands[index].outcome
+
+
+def partly_read(rng, share):
+    """Units that are read off the image in a share of the documents, and uniform in the others: U_2 is .11 for .3."""
+    read = (rng.random(WIDE.size) < share)[:, np.newaxis]
+    return np.where(read, np.eye(12)[WIDE % 10], np.pad(np.full((WIDE.size, 10), 0.1), ((0, 0), (0, 2))))
+
+
+def test_each_demand_of_a_takeover_is_met_without_cause_less_often_than_the_level():
+    """All demands have to be met, so a takeover is wrongly supported no more often than any one of them is met."""
+    decays = outcomes(lambda rng: alone(0, decay_difference=rng.normal(size=PAPER)))
+    assert decays["met"] <= LEVEL
+    assert decays["failed"] <= LEVEL
+    gains = outcomes(
+        lambda rng: alone(2, reversed_units=UnitsPair(before=right(rng, 0.3), after=right(rng, 0.3), draws=FEW_DRAWS))
+    )
+    assert gains["met"] <= LEVEL
+    use = outcomes(lambda rng: alone(1, wide=replace(perceive(rng, weber=0.1), units=partly_read(rng, 0.3))), 60)
+    assert use["met"] <= LEVEL
+
+
+def test_a_gain_at_the_least_that_counts_is_denied_less_often_than_the_level():
+    def judge(rng):
+        pair = UnitsPair(before=right(rng, 0.3), after=right(rng, 0.35), draws=FEW_DRAWS)
+        return alone(3, boosted_units=pair)
+
+    assert outcomes(judge)["failed"] <= LEVEL
+
+
+def test_a_blind_model_is_never_a_noisy_magnitude():
+    def judge(rng):
+        blind = WideReplies(
+            counts=WIDE, predicted=rng.integers(10, 100, WIDE.size), units=partly_read(rng, 0), draws=FEW_DRAWS
+        )
+        return noisy_magnitude("m", wide=blind).conclusion
+
+    assert {judge(np.random.default_rng(seed)) for seed in range(8)} == {"refuted"}
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_a_magnitude_at_the_bound_of_a_demand_passes_it_less_often_than_the_level(index):
+    """A slope of exactly .7 and a mean relative error of exactly .10."""
+
+    def judge(rng):
+        noise = rng.choice([-0.1, 0.1], WIDE.size) if index == 2 else 0.05 * rng.normal(size=WIDE.size)
+        followed = WIDE if index == 2 else WIDE.mean() + 0.7 * (WIDE - WIDE.mean())
+        error = noise * WIDE * (rng.exponential(size=WIDE.size) if index == 2 else 1)
+        wide = WideReplies(counts=WIDE, predicted=followed + error, units=None, draws=FEW_DRAWS)
+        return noisy_magnitude("m", wide=wide).demands[index].outcome
+
+    found = outcomes(judge)
+    assert found["met"] <= LEVEL
+    assert found["failed"] <= LEVEL
+
+
+def images(rng, number):
+    """Layouts of 10 to 16 dots that do not touch."""
+    layouts = []
+    for _ in range(number):
+        dots = []
+        count = rng.integers(10, 17)
+        while len(dots) < count:
+            dot = rng.integers(60, 964, size=2)
+            if all(np.hypot(*(dot - other)) > 90 for other in dots):
+                dots.append(dot)
+        layouts.append(lay_out(dots, radius=10, image=(1024, 1024), grid=GRID))
+    return layouts
+
+
+def ring(layout):
+    return 0.3 + 2 * layout.around + 2 * layout.band / (1024 / 16) ** 2
+
+
+def sink(layout):
+    return 0.2 + 500.0 * (np.arange(GRID[0] * GRID[1]) == 15 * 16)
+
+
+def frame(layout):
+    return 1.0 + 6 * layout.frame
+
+
+def on_the_dots(layout):
+    return 0.1 + layout.dot_shares * 50
+
+
+MAPS = {"ring": ring, "sink": sink, "frame": frame, "on_the_dots": on_the_dots}
+KEYS = ("halo_index_ns", "hull_contrast_ns")
+
+
+def z_scores(maps, layouts):
+    """Each map on its own dots against those of all other images, as `compare_with_null` does it one by one."""
+    found = {}
+    for key, values in score_pairs(maps, layouts, keys=KEYS).items():
+        own = np.diag(values)
+        others = np.where(np.eye(len(layouts), dtype=bool), np.nan, values)
+        found[key] = (own - np.nanmean(others, axis=1)) / np.nanstd(others, axis=1, ddof=1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def layouts():
+    return {
+        name: images(np.random.default_rng(seed), 120) for seed, name in enumerate(("halo_count", "halo_layout_grid"))
+    }
+
+
+def cells(rng, layouts, draw, families=("a", "b")):
+    """A cell per family and layout for a model whose maps are `draw` with noise."""
+    for family in families:
+        for name, dots in layouts.items():
+            maps = np.array([draw(layout) for layout in dots]) * rng.lognormal(0, 0.5, size=(len(dots), 256))
+            z = z_scores(maps, dots)
+            yield HaloCell(
+                family=family,
+                layout=name,
+                halo_index=z["halo_index_ns"],
+                hull_contrast=z["hull_contrast_ns"],
+                draws=stratified_draws(np.full(len(dots), 12), draws=1000),
+            )
+
+
+def test_the_z_scores_of_this_file_are_those_of_the_package(layouts):
+    own, *others = layouts["halo_count"][:40]
+    maps = np.array([ring(layout) for layout in (own, *others)])
+    mine = z_scores(maps, [own, *others])
+    for key in KEYS:
+        assert mine[key][0] == pytest.approx(compare_with_null(maps[0], own, others)[key].z)
+
+
+@pytest.mark.parametrize(
+    ("name", "conclusion"),
+    [("ring", "supported"), ("sink", "refuted"), ("frame", "refuted"), ("on_the_dots", "refuted")],
+)
+def test_the_verdict_on_the_halo_follows_the_maps(name, conclusion, layouts):
+    found = halo("all", tuple(cells(np.random.default_rng(8), layouts, MAPS[name])))
+    assert (found.conclusion, found.needs) == (conclusion, ())
+
+
+def test_the_halo_needs_two_families_and_two_layouts(layouts):
+    whole = tuple(cells(np.random.default_rng(9), layouts, ring))
+    one_family = halo("all", whole[:2])
+    assert one_family.conclusion == "not decided"
+    assert "1 more model families" in one_family.needs[0]
+    assert "2 more model families" in halo("all", whole[::2]).needs[0]
+    assert "2 more model families" in halo("all", ()).needs[0]
+
+
+def test_a_halo_in_one_family_of_two_is_not_decided(layouts):
+    rng = np.random.default_rng(10)
+    mixed = (*cells(rng, layouts, ring, families=["a"]), *cells(rng, layouts, frame, families=["b"]))
+    found = halo("all", mixed)
+    assert found.conclusion == "not decided"
+    assert "more documents, layouts or families" in found.needs[0]
+
+
+def test_runs_of_one_family_have_to_agree(layouts):
+    rng = np.random.default_rng(11)
+    contradicted = (*cells(rng, layouts, ring), *cells(rng, layouts, frame, families=["b"]))
+    assert halo("all", contradicted).conclusion != "supported"
+
+
+def test_a_map_that_ignores_the_dots_shows_a_halo_less_often_than_the_level(layouts):
+    """A frame, a sink and noise, drawn again 40 times: neither the verdict nor a cell of it is met by chance."""
+    few = {name: dots[:40] for name, dots in layouts.items()}
+    found = [
+        halo("all", tuple(cells(np.random.default_rng(seed), few, lambda layout: frame(layout) + sink(layout))))
+        for seed in range(40)
+    ]
+    assert sum(one.conclusion == "supported" for one in found) / 40 <= LEVEL
+    assert sum(demand.outcome == "met" for one in found for demand in one.demands) / 160 <= LEVEL
+
+
+def test_a_cell_without_a_defined_value_is_open(layouts):
+    (cell, *_) = cells(np.random.default_rng(12), {"halo_count": layouts["halo_count"][:40]}, ring)
+    blind = replace(cell, hull_contrast=np.full(40, np.nan))
+    assert halo("all", (blind,)).demands[0].outcome == "open"
