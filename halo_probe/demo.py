@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from dataset_builder.load import load_set
 from halo_probe.embedded.qwen3_vl import cached_checkpoint
-from halo_probe.errors import HaloError
+from halo_probe.errors import HaloError, UsageError
 from halo_probe.overlay import draw_overlay
 
 _TASK = "halo_count"
@@ -27,8 +27,11 @@ def run_demo(out: Path, *, limit: int | None = None) -> list[Path]:
         Paths of the results file and the picture.
 
     Raises:
+        UsageError: If the folder holds the results of an earlier demonstration.
         HaloError: If the evaluation failed; its own message stands above.
     """
+    if (out / "halo").exists():
+        raise UsageError(f"--out {out}: holds an earlier run; name another folder, or remove this one.")
     command = [sys.executable, "-m", "lmms_eval", "--model", "halo"]
     command += ["--model_args", f"base=qwen3_vl,pretrained={cached_checkpoint()},device_map=cpu", "--device", "cpu"]
     command += ["--tasks", _TASK, "--output_path", str(out), "--log_samples"]

@@ -90,4 +90,13 @@ def test_lmms_eval_models_lists_the_probe_and_imports_no_model_stack():
     *listing, heavy, ours = run([sys.executable, "-c", code]).stdout.strip().splitlines()
     assert ["halo", "chat+simple"] in [line.split() for line in listing]
     assert heavy == "[]"
-    assert ours == "['halo_probe', 'halo_probe.harness', 'halo_probe.harness.plugin']"
+    assert ours == "['halo_probe', 'halo_probe._version', 'halo_probe.harness', 'halo_probe.harness.plugin']"
+
+
+def test_looking_for_the_tasks_module_does_not_lose_our_tasks():
+    code = (
+        "import sys, lmms_eval.models; from importlib.util import find_spec; find_spec('lmms_eval.tasks')\n"
+        "before = len(sys.meta_path); from lmms_eval.tasks import TaskManager\n"
+        "print('halo_count' in TaskManager().all_tasks, before - len(sys.meta_path))"
+    )
+    assert run([sys.executable, "-c", code]).stdout.strip().splitlines()[-1] == "True 1"

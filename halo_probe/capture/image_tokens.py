@@ -56,6 +56,8 @@ def locate_image_tokens(
     attention_mask = inputs.get("attention_mask")
     ids = input_ids.cpu().numpy()
     lengths = ids.shape[1] if attention_mask is None else attention_mask.cpu().numpy().sum(axis=1)
+    if attention_mask is not None and not bool(attention_mask[:, -1].all()):
+        raise CaptureError("The prompts are padded on the right; generation needs padding_side='left'.")
     padding = np.broadcast_to(ids.shape[1] - lengths, ids.shape[:1])
     positions = [np.flatnonzero(row == config.image_token_id) for row in ids]
     for number, found in enumerate(positions):

@@ -38,6 +38,8 @@ class Target:
     """Name of the attention implementation that the language model runs."""
     layer_count: int
     """Number of attention layers in the language model, recorded or not."""
+    last_layer: int
+    """Index of the last of them."""
     keep_heads: bool
 
     @property
@@ -69,6 +71,7 @@ def prepare_target(model: "PreTrainedModel", *, layers: LayerChoice = "last", he
         modules={layer: modules[layer] for layer in chosen},
         kernel=kernel,
         layer_count=len(modules),
+        last_layer=max(layer.index for layer in modules),
         keep_heads=heads == "all",
     )
 
@@ -117,7 +120,7 @@ def recording_generate(
     """
     own = vars(target.model)
     if "generate" in own:
-        raise CaptureError("This model's `generate` is already wrapped: end the other recording first.")
+        raise CaptureError("This model's `generate` is already replaced: end the other recording, or undo it, first.")
     own["generate"] = partial(_recorded_generate, target, target.model.generate, deliver, on_error)
     try:
         yield
@@ -255,10 +258,17 @@ class _Rows:
         if step < 0 or self._failure:  # a chunk of the prompt that is not its last, or nothing left to save
             return
         try:
-            logits = last_row_logits(query, key, mask, arguments)
+            self._steps[step][layer] = self._row(query, key, mask, arguments)
         except CaptureError as error:  # not raised in the middle of the model's own run
             self._failure = error
-            return
+        except RuntimeError as error:  # such as a full device: the model may still have room for itself
+            self._failure = CaptureError(f"The row of layer {layer.index} at step {step} failed: {error}")
+
+    def _row(
+        self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, arguments: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """The numbers of one layer and step, B × (2 M + 2) or more: eq1, raw, visual mass, visible, heads."""
+        logits = last_row_logits(query, key, mask, arguments)
         dropped = max(self._seen - key.shape[2], 0)  # a sliding cache has let go of the oldest keys
         logits[..., self._seen - dropped :] = -torch.inf  # a static cache has room for keys to come
         columns = self._columns.get(logits.device)
@@ -268,7 +278,7 @@ class _Rows:
         numbers = torch.cat([seen.eq1, seen.raw, seen.visual_mass[:, None], seen.visible[:, None]], dim=1)
         if self._target.keep_heads:
             numbers = torch.cat([numbers, seen.heads.flatten(1)], dim=1)
-        self._steps[step][layer] = numbers
+        return numbers
 
     def generations(self, tokens: torch.Tensor, config: GenerationConfig) -> list[Generation]:
         """Cut the recorded rows by document and step.

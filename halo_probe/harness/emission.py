@@ -28,13 +28,13 @@ class _NotedResponses(dict[str, Any]):
 
 
 @contextmanager
-def emitting(task: Any, keys: Sequence[str], numbers_of: Callable[[Any], Numbers]) -> Iterator[None]:
+def emitting(task: Any, keys: Sequence[str], numbers_of: Callable[[Any, Mapping[str, Any]], Numbers]) -> Iterator[None]:
     """Add metrics to a task for the time of the context.
 
     Args:
         task: An lmms-eval task.
         keys: Names of the added metrics; each document carries all of them, None where undefined.
-        numbers_of: Looks up the numbers of a request (an lmms-eval `Instance`).
+        numbers_of: Looks up the numbers of a request (an lmms-eval `Instance`), given what the task scored it.
     """
     current = threading.local()  # lmms-eval scores documents in a pool of threads
     apply_filters, process_results = task.apply_filters, task.process_results
@@ -48,8 +48,9 @@ def emitting(task: Any, keys: Sequence[str], numbers_of: Callable[[Any], Numbers
         return filtered
 
     def process_results_and_add(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        numbers = numbers_of(current.request)
-        return {**process_results(*args, **kwargs), **{key: numbers.get(key) for key in keys}}
+        scored = process_results(*args, **kwargs)
+        numbers = numbers_of(current.request, scored)
+        return {**scored, **{key: numbers.get(key) for key in keys}}
 
     with ExitStack() as stack:
         for name, method in {

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from halo_probe.capture.layers import LayerChoice
 from halo_probe.capture.recorder import prepare_target
-from halo_probe.errors import HaloError, UnsupportedModelError, UsageError
-from halo_probe.harness.boundary import stop
+from halo_probe.errors import UnsupportedModelError, UsageError
+from halo_probe.harness.boundary import ending_loudly
 from halo_probe.harness.run import ProbedRun, attach
 
 _OWN_ARGUMENTS = ("base", "layers", "maps")
@@ -31,10 +31,8 @@ class _Halo(lmms):
             arg_string: Our arguments and those of the base model, as in `--model_args`.
             additional_config: lmms-eval's batch size and device.
         """
-        try:
+        with ending_loudly():
             return _create(arg_string, additional_config, force_simple=cls.is_simple)
-        except HaloError as error:
-            stop(error)
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         raise NotImplementedError
@@ -73,7 +71,7 @@ def _create(arg_string: str, additional_config: dict[str, Any] | None, *, force_
         forwarded.pop(name, None)
     lm = _load(models.get_model(base, force_simple), base, forwarded)
     target = prepare_target(_network(lm, base), layers=_layer_choice(arguments.get("layers", "last")))
-    attach(ProbedRun(lm=lm, base=base, target=target, arguments=arguments, maps=arguments.get("maps")))
+    attach(ProbedRun(lm=lm, base=base, target=target, arguments=arguments, maps=arguments.get("maps")), name="halo")
     return lm
 
 
@@ -88,7 +86,7 @@ def _load(model_class: type[lmms], base: str, arguments: dict[str, Any]) -> lmms
             "Give a folder with config.json and weights, or the name of a model on the Hub."
         ) from error
     except (AssertionError, TypeError) as error:  # what base classes raise on arguments that they do not know
-        raise UsageError(f"model {base!r} does not take these --model_args: {error}.") from error
+        raise UsageError(f"model {base!r} refuses these --model_args, or fails on them: {error}.") from error
 
 
 def _network(lm: lmms, base: str) -> PreTrainedModel:

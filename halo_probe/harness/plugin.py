@@ -5,9 +5,8 @@ that fails silently drops every plugin after it.
 """
 
 import sys
-import warnings
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -39,10 +38,10 @@ def manifests() -> "list[ModelManifest]":
 
 def _announce_models() -> None:
     """`lmms-eval models` lists these two tables and not its registry."""
-    models = sys.modules["lmms_eval.models"]
+    tables = vars(sys.modules["lmms_eval.models"])
     for name, (chat, simple) in _MODELS.items():
-        models.AVAILABLE_CHAT_TEMPLATE_MODELS[name] = chat
-        models.AVAILABLE_SIMPLE_MODELS[name] = simple
+        tables.get("AVAILABLE_CHAT_TEMPLATE_MODELS", {})[name] = chat
+        tables.get("AVAILABLE_SIMPLE_MODELS", {})[name] = simple
 
 
 class _TasksFinder(MetaPathFinder):
@@ -53,14 +52,16 @@ class _TasksFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != _TASKS:
             return None
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(fullname, path, target)
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next((found for finder in others if (found := finder.find_spec(fullname, path, target))), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_extend(module: ModuleType) -> None:
                 execute(module)
-                _extend(module)
+                if self in sys.meta_path:  # to look for a module is not yet to import it
+                    sys.meta_path.remove(self)
+                    _extend(module)
 
             vars(spec.loader)["exec_module"] = execute_and_extend
         return spec
@@ -71,8 +72,9 @@ def _extend(tasks: ModuleType) -> None:
         _add_task_folder(tasks.TaskManager)
         _give_standard_errors(sys.modules["lmms_eval.evaluator_utils"])
     except (AttributeError, KeyError) as error:
-        message = f"halo-probe does not fit this version of lmms-eval ({error!r}): its tasks may be missing."
-        warnings.warn(message, stacklevel=2)
+        from loguru import logger
+
+        logger.warning(f"halo-probe does not fit this version of lmms-eval ({error!r}): its tasks may be missing.")
 
 
 def _add_task_folder(task_manager: Any) -> None:

@@ -1,10 +1,11 @@
 """One evaluation with `--model halo`: which answer belongs to which document, and what is kept of it.
 
-lmms-eval has no place for a model to meet its tasks, so two functions of its evaluator are replaced from the creation
-of the model until its evaluation starts: the one that loads the tasks (which choose prompts by model name, and must see
-the base model's) and the one that evaluates (which is where tasks, answers and results come together).
+lmms-eval has no place for a model to meet its tasks, so two functions of its evaluator are replaced once a probed model
+is created: the one that loads the tasks (which choose prompts by model name, and must see the base model's) and the one
+that evaluates (which is where tasks, answers and results come together). For any other model they do what they did.
 """
 
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -22,16 +23,17 @@ from tqdm import tqdm
 
 from halo_probe.capture import Generation
 from halo_probe.capture.recorder import Target, recording_generate
-from halo_probe.errors import CaptureError, HaloError, NoImageTokensError, UsageError
-from halo_probe.harness.boundary import in_command_line, stop
+from halo_probe.errors import CaptureError, NoImageTokensError, UsageError
+from halo_probe.harness.boundary import ending_loudly, in_command_line, stop
 from halo_probe.harness.emission import Numbers, emitting
 from halo_probe.harness.maps import MapWriter
 from halo_probe.harness.signature import run_signature
 from halo_probe.harness.values import DIGIT_KEYS, SUMMARY_KEYS, TokenValues, digit_values, summarize, token_values
-from lmms_eval_tasks.digits import DigitSteps, digit_steps
-from lmms_eval_tasks.parsing import Mode, parse_count
+from lmms_eval_tasks.digits import digit_steps
+from lmms_eval_tasks.parsing import Mode
 
 _METHODS = ("generate_until", "generate_until_multi_round")
+_RUN = "_halo_run"
 _ORIGINAL = "_halo_original"
 
 
@@ -48,29 +50,36 @@ class ProbedRun:
     """Folder for the maps instead of `OUTPUT/halo`."""
 
 
-def attach(run: ProbedRun) -> None:
-    """Take part in the evaluation that lmms-eval is about to start with this model."""
-    originals = {name: _original(getattr(evaluator, name)) for name in ("get_task_dict", "evaluate")}
+def attach(run: ProbedRun, *, name: str) -> None:
+    """Take part in the evaluation of this model, whenever lmms-eval starts it.
+
+    Args:
+        run: What is to be recorded.
+        name: The name under which lmms-eval created the model; tasks that are loaded for it get the base model's.
+    """
+    vars(run.lm)[_RUN] = run
+    base = run.base
+    original_get_task_dict = _original(evaluator.get_task_dict)
+    original_evaluate = _original(evaluator.evaluate)
 
     def get_task_dict(tasks: Any, task_manager: Any = None, *args: Any) -> Any:
-        if task_manager is not None:
-            task_manager.model_name = run.base
-        return originals["get_task_dict"](tasks, task_manager, *args)
+        if getattr(task_manager, "model_name", None) == name:
+            task_manager.model_name = base
+        return original_get_task_dict(tasks, task_manager, *args)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        for name, original in originals.items():
-            setattr(evaluator, name, original)
-        if kwargs.get("lm") is not run.lm:
-            return originals["evaluate"](*args, **kwargs)
-        return evaluate_probed(run, originals["evaluate"], kwargs)
+        probed = vars(kwargs["lm"]).pop(_RUN, None) if "lm" in kwargs else None
+        if probed is None:
+            return original_evaluate(*args, **kwargs)
+        return evaluate_probed(probed, original_evaluate, kwargs)
 
-    for replacement in (get_task_dict, evaluate):
-        setattr(replacement, _ORIGINAL, originals[replacement.__name__])
-        setattr(evaluator, replacement.__name__, replacement)
+    setattr(get_task_dict, _ORIGINAL, original_get_task_dict)
+    setattr(evaluate, _ORIGINAL, original_evaluate)
+    evaluator.get_task_dict, evaluator.evaluate = get_task_dict, evaluate
 
 
 def _original(function: Any) -> Any:
-    """Look behind the replacement of a model that was created and never evaluated."""
+    """Look behind the replacement that an earlier model made."""
     return getattr(function, _ORIGINAL, function)
 
 
@@ -83,17 +92,16 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
     """
     assert run.target is not None
     tasks = {task.config.task: task for task in _leaves(kwargs["task_dict"]) if task.OUTPUT_TYPE in _METHODS}
-    try:
+    with ending_loudly():
         folder = _maps_folder(run, kwargs.get("cli_args"))
         _refuse_unsupported(kwargs)
-        signature = run_signature(run.target, base=run.base, arguments=run.arguments, tasks=tasks)
+        _warn_of_another_headline(run.target)
+        signature = run_signature(run.target, base=run.base, arguments=run.arguments, tasks=tasks, call=kwargs)
         writer = MapWriter(folder, signature=signature) if folder else None
         with writer or nullcontext():
             ledger = _Ledger(run=run, tasks=tasks, writer=writer)
             with ledger.keeping():
                 results = evaluate(**kwargs)
-    except HaloError as error:
-        stop(error)
     if results is not None:
         results["halo"] = {"signature": signature, "maps": str(folder) if folder else None, **ledger.account()}
     if shortfall := ledger.error():
@@ -119,13 +127,27 @@ def _maps_folder(run: ProbedRun, cli_args: Any) -> Path | None:
     return None
 
 
+def _warn_of_another_headline(target: Target) -> None:
+    shown = target.layers[-1].index
+    if shown != target.last_layer:
+        logger.warning(f"The table shows the attention of layer {shown}; the model's last is {target.last_layer}.")
+
+
 def _refuse_unsupported(kwargs: Mapping[str, Any]) -> None:
     if kwargs.get("response_cache") is not None:
         raise UsageError(
             "--use_cache answers documents without running the model, so there is no attention to record; leave it out."
         )
-    if evaluator.os.environ.get("WORLD_SIZE", "1") != "1":
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("several processes cannot record together yet; run without torchrun or accelerate launch.")
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """One recorded answer."""
+
+    values: list[TokenValues]
+    counts: "_RecordedTokenCounts"
 
 
 @dataclass
@@ -135,8 +157,8 @@ class _Ledger:
     run: ProbedRun
     tasks: Mapping[str, Any]
     writer: MapWriter | None
-    numbers: dict[int, list[Numbers]] = field(default_factory=lambda: defaultdict(list))
-    """By identity of the request; one entry per repeat."""
+    kept: dict[int, list[_Kept | None]] = field(default_factory=lambda: defaultdict(list))
+    """By identity of the request; one entry per repeat, None where its attention is missing."""
     failures: list[dict[str, Any]] = field(default_factory=list)
     recorded: int = 0
     without_image: int = 0
@@ -161,6 +183,7 @@ class _Ledger:
         """Answer one request at a time, so that each `generate` call belongs to a known document."""
         lm, target = self.run.lm, self.run.target
         assert target is not None
+        self._require_images(requests)
         answers = []
         for request in tqdm(requests, desc="Answering, attention recorded"):
             if request.task_name not in self.tasks:  # a round of an agentic task, which the evaluator plays itself
@@ -174,21 +197,35 @@ class _Ledger:
                 _without_chatter(lm),
             ):
                 (answered,) = answer([request])
-            answers.append(self._keep(request, answered, generations) if generations else answered)
             if not generations and not failed:
                 self._fail(request, "its answer came without a call of the model's generate()")
+            if failed or not generations:
+                self.kept[id(request)].append(None)
+                answers.append(answered)
+            else:
+                answers.append(self._keep(request, answered, generations))
         return answers
+
+    def _require_images(self, requests: list[Any]) -> None:
+        """Refuse documents that all lack an image, before the first is answered."""
+        ours = [request for request in requests if request.task_name in self.tasks]
+        if ours and not any(_carries_image(self.run.lm, request) for request in ours):
+            names = ", ".join(sorted({request.task_name for request in ours}))
+            raise NoImageTokensError(
+                f"{names}: none of {len(ours)} documents has an image: there is nothing to record."
+            )
 
     def _note_error(self, request: Any, failed: list[CaptureError], error: CaptureError) -> None:
         failed.append(error)
         if isinstance(error, NoImageTokensError) and not _carries_image(self.run.lm, request):
             self.without_image += 1
-        elif self.recorded:
-            self._fail(request, str(error))
-        else:  # nothing is spent yet, and the next documents would fare no better
+            return
+        self._fail(request, str(error))
+        if not self.recorded:  # nothing is spent yet, and the next documents would fare no better
             stop(type(error)(f"{request.task_name}, document {request.doc_id}: {error}"))
 
     def _fail(self, request: Any, reason: str) -> None:
+        logger.error(f"halo-probe: {request.task_name}, document {request.doc_id}: {reason}")
         self.failures.append({"task": request.task_name, "doc_id": request.doc_id, "reason": reason})
 
     def _keep(self, request: Any, answered: Any, generations: list[Generation]) -> GenerationResult:
@@ -196,13 +233,7 @@ class _Ledger:
         tokenizer = self.run.lm.tokenizer
         pieces = [[tokenizer.decode([int(token)]) for token in one.token_ids] for one in generations]
         values = [token_values(one, texts) for one, texts in zip(generations, pieces, strict=True)]
-        numbers: dict[str, float | None] = summarize(values)
-        digits = None
-        if mode := _digit_mode(self.tasks[request.task_name]):
-            content = [values[0].tokens[step] for step in values[0].content]
-            digits = digit_steps(content, parse_count(text, mode=mode).value, mode=mode)
-            numbers |= digit_values(values[0], digits)
-        kept = self.numbers[id(request)]
+        kept = self.kept[id(request)]
         if self.writer:
             self.writer.add(
                 list(zip(generations, pieces, strict=True)),
@@ -210,13 +241,25 @@ class _Ledger:
                 doc_id=request.doc_id,
                 repeat=len(kept),
             )
-        kept.append(numbers)
+        recorded = _RecordedTokenCounts.extending(counts, values)
+        kept.append(_Kept(values, recorded))
         self.recorded += 1
-        return GenerationResult(text=text, token_counts=_RecordedTokenCounts.extending(counts, values, digits))
+        return GenerationResult(text=text, token_counts=recorded)
 
-    def _numbers_of(self, request: Any) -> Numbers:
-        kept = self.numbers.get(id(request))
-        return kept[0] if kept else {}
+    def _numbers_of(self, request: Any, scored: Mapping[str, Any]) -> Numbers:
+        """Numbers of a request's first answer, beside what the task made of it."""
+        kept = next(iter(self.kept.get(id(request), ())), None)
+        if kept is None:
+            return {}
+        numbers = summarize(kept.values)
+        mode = _digit_mode(self.tasks[request.task_name])
+        if mode is None:
+            return numbers
+        values = kept.values[0]
+        content = [values.tokens[step] for step in values.content]
+        digits = digit_steps(content, scored.get("predicted"), mode=mode)
+        kept.counts.halo |= {"digit_status": digits.status, "digit_steps": digits.steps}
+        return numbers | digit_values(values, digits)
 
     def _clean(self, clean: Callable[[], None]) -> None:
         self.run.target = None
@@ -234,10 +277,6 @@ class _Ledger:
                 f"the attention of {len(self.failures)} answer(s) was not captured and is missing from the metrics: "
                 f"{listed}. The {self.recorded} others are kept."
             )
-        if self.tasks and not self.recorded:
-            return CaptureError(
-                f"none of the {self.without_image} documents had an image: there was nothing to record."
-            )
         return None
 
 
@@ -245,28 +284,21 @@ class _Ledger:
 class _RecordedTokenCounts(TokenCounts):
     """Token counts that carry the per-token values into lmms-eval's samples file."""
 
-    halo: Mapping[str, Any] = field(default_factory=dict)
+    halo: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def extending(
-        cls, counts: TokenCounts | None, values: list[TokenValues], digits: DigitSteps | None
-    ) -> "_RecordedTokenCounts":
-        halo: dict[str, Any] = {
-            "generations": [
-                {"layer": one.layer, "layer_type": one.layer_type, "tokens": one.tokens, **one.columns}
-                for one in values
-            ]
-        }
-        if digits is not None:
-            halo |= {"digit_status": digits.status, "digit_steps": digits.steps}
-        return cls(**(vars(counts) if counts else {}), halo=halo)
+    def extending(cls, counts: TokenCounts | None, values: list[TokenValues]) -> "_RecordedTokenCounts":
+        generations = [
+            {"layer": one.layer, "layer_type": one.layer_type, "tokens": one.tokens, **one.columns} for one in values
+        ]
+        return cls(**(vars(counts) if counts else {}), halo={"generations": generations})
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "halo": self.halo}
 
 
 def _digit_mode(task: Any) -> Mode | None:
-    """How the digits of a task's replies are found; None where its replies are no digits. Its metadata says."""
+    """How the digits of a task's `predicted` are found; None where its replies are no digits. Its metadata says."""
     metadata = task.config.metadata
     mode: Mode | bool | None = metadata.get("halo_digits") if isinstance(metadata, Mapping) else None
     return "first" if mode is True else mode or None

@@ -9,11 +9,13 @@ from typing import Any
 from dataset_builder.load import content_sha256
 from halo_probe.capture.recorder import Target
 
+_CALL = ("limit", "offset", "system_instruction", "apply_chat_template", "fewshot_as_multiturn")
+_OUR_OWN = ("base", "pretrained", "layers", "maps")
 _PACKAGES = ("halo-probe", "lmms-eval", "torch", "transformers", "datasets", "numpy")
 
 
 def run_signature(
-    target: Target, *, base: str, arguments: Mapping[str, Any], tasks: Mapping[str, Any]
+    target: Target, *, base: str, arguments: Mapping[str, Any], tasks: Mapping[str, Any], call: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Describe a run.
 
@@ -22,6 +24,7 @@ def run_signature(
         base: Name of the lmms-eval model.
         arguments: Its `--model_args`.
         tasks: lmms-eval task objects by name.
+        call: The arguments of lmms-eval's `evaluate`.
 
     Returns:
         JSON-ready fields; `sha256` is over all the others.
@@ -31,6 +34,7 @@ def run_signature(
         "model": {
             "base": base,
             "pretrained": str(arguments.get("pretrained", "")),
+            "arguments": {name: str(value) for name, value in sorted(arguments.items()) if _tells(name)},
             "family": target.model.config.model_type,
             "layers": target.layer_count,
             "heads": config.num_attention_heads,
@@ -39,9 +43,15 @@ def run_signature(
         },
         "recorded_layers": [{"index": layer.index, "type": layer.type} for layer in target.layers],
         "tasks": {name: _task_fields(task) for name, task in tasks.items()},
+        "call": {name: call.get(name) for name in _CALL},
         "packages": {name: version(name) for name in _PACKAGES},
     }
     return {**fields, "sha256": _sha256(fields)}
+
+
+def _tells(name: str) -> bool:
+    """Whether an argument says something about the numbers: not where they go, and never a secret."""
+    return name not in _OUR_OWN and not name.endswith(("token", "key", "secret", "password"))
 
 
 def _task_fields(task: Any) -> dict[str, Any]:
@@ -49,6 +59,7 @@ def _task_fields(task: Any) -> dict[str, Any]:
     prompt = {"question": task.doc_to_text(documents[0]), "generation": task.config.generation_kwargs}
     return {
         "version": task.VERSION,
+        "num_fewshot": task.config.num_fewshot,
         "dataset_sha256": content_sha256(documents) or f"fingerprint:{getattr(documents, '_fingerprint', '')}",
         "prompt_sha256": _sha256(prompt),
     }

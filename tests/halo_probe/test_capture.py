@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from halo_probe.capture import record_attention
+from halo_probe.capture.rows import image_attention
 from halo_probe.errors import CaptureError, NoImageTokensError, UnsupportedModelError, UsageError
 from tests import tiny_models
 
@@ -242,21 +243,43 @@ def test_a_planted_patch_moves_the_map_where_it_lies():
     assert np.unravel_index(np.abs(np.log(maps[1] / maps[0])).argmax(), (8, 8)) == (1, 5)
 
 
-def test_a_window_that_hides_image_tokens_is_told_and_not_read_as_zero_attention():
-    model, processor = tiny_models.gemma3(sliding_window=100)
-    inputs = tiny_models.make_inputs(processor, pictures("gemma3")[:1], TEXTS[:1])
+def test_the_vector_of_the_specification_comes_out_of_the_row_maths():
+    """Spec §1: two heads, five keys, image keys 1 to 4."""
+    logits = torch.tensor([[[4.0, 0, 1, 2, 3], [0, 2, 2, 2, 0]]])
+    seen = image_attention(logits, torch.tensor([[1, 2, 3, 4]]))
+    np.testing.assert_allclose(seen.visual_mass, [0.66110645], atol=1e-6)
+    np.testing.assert_allclose(seen.heads.sum(-1)[0], [0.36359135, 0.95862155], atol=1e-6)
+    np.testing.assert_allclose(seen.eq1[0], [0.17550188, 0.20304474, 0.27791399, 0.34353940], atol=1e-6)
+    renormalised = (seen.raw / seen.visual_mass)[0]
+    np.testing.assert_allclose(renormalised, [0.24005508, 0.25520294, 0.29637908, 0.20836290], atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}, {"use_cache": False}], ids=str)
+@pytest.mark.parametrize("window", [100, 300])
+def test_a_window_that_hides_image_tokens_is_told_and_not_read_as_zero_attention(window, options):
+    model, processor = tiny_models.gemma3(sliding_window=window)
+    eager_model, _ = tiny_models.gemma3(sliding_window=window, attn_implementation="eager")
+    inputs = tiny_models.make_inputs(processor, pictures("gemma3")[1:2], TEXTS[1:2])
+    _, rows = eager_rows(eager_model, inputs, use_cache=False)
     with record_attention(model, layers="all") as recording:
-        model.generate(**inputs, **freely())
+        model.generate(**inputs, **freely(**options))
     (generation,) = recording.generations
-    sliding = [layer.type == "sliding_attention" for layer in generation.layers]
-    assert (generation.visible[:, sliding] < 256).all()
-    assert (np.diff(generation.visible[:, sliding], axis=0) <= 0).all()
-    assert (generation.visible[:, ~np.array(sliding)] == 256).all()
-    eager_model, _ = tiny_models.gemma3(sliding_window=100, attn_implementation="eager")
-    with record_attention(eager_model, layers="all") as expected:
-        eager_model.generate(**inputs, **freely())
-    np.testing.assert_allclose(generation.eq1, expected.generations[0].eq1, atol=2e-6)
-    np.testing.assert_array_equal(generation.visible, expected.generations[0].visible)
+    sliding = np.array([layer.type == "sliding_attention" for layer in generation.layers])
+    columns = np.flatnonzero((inputs["input_ids"][0] == model.config.image_token_id).numpy())
+    for step in range(STEPS):
+        expected = rows[step][:, 0][:, :, columns].mean(1)
+        np.testing.assert_allclose(generation.raw[step], expected, atol=1e-5)
+        last = inputs["input_ids"].shape[1] - 1 + step
+        assert set(generation.visible[step, sliding].tolist()) == {int((columns > last - window).sum())}
+        assert set(generation.visible[step, ~sliding].tolist()) == {256}
+    assert (generation.visible[:, sliding] < 256).any()
+
+
+def test_prompts_padded_on_the_right_are_refused(sdpa, batch):
+    model, _ = sdpa
+    flipped = {**batch, "attention_mask": batch["attention_mask"].flip(1), "input_ids": batch["input_ids"].flip(1)}
+    with pytest.raises(CaptureError, match="padding_side='left'"), record_attention(model):
+        model.generate(**flipped, **freely())
 
 
 def test_a_prompt_without_an_image_is_refused_before_anything_is_generated(sdpa):
@@ -288,7 +311,7 @@ def test_decoding_that_cannot_be_followed_is_refused_and_not_recorded_wrongly(op
 
 
 def test_two_recordings_of_one_model_are_refused(sdpa):
-    with record_attention(sdpa[0]), pytest.raises(CaptureError, match="already"), record_attention(sdpa[0]):
+    with record_attention(sdpa[0]), pytest.raises(CaptureError, match="already replaced"), record_attention(sdpa[0]):
         pass
 
 

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 LIMIT = 3
+RECORDING = "Answering, attention recorded"
 FOREIGN = "brightness"
 FOREIGN_TASK = """
 task: brightness
@@ -126,6 +127,7 @@ def test_the_task_is_found_and_scored_without_the_probe(plain_run):
 
 def test_the_probe_changes_no_answer(plain_run, halo_run):
     assert halo_run[0].returncode == 0, halo_run[0].stderr
+    assert RECORDING in halo_run[0].stderr
     plain, probed = samples_of(plain_run[1]), samples_of(halo_run[1])
     assert [sample["filtered_resps"] for sample in plain] == [sample["filtered_resps"] for sample in probed]
     assert [sample["input"] for sample in plain] == [sample["input"] for sample in probed]
@@ -275,12 +277,19 @@ def test_a_missing_checkpoint_ends_the_run_with_one_line(tmp_path, home):
     fails_with(evaluate("halo", gone, home, model_args="base=qwen3_vl,"), str(gone), "config.json")
 
 
+def test_a_checkpoint_that_is_cut_short_does_not_end_in_exit_code_0(tmp_path, qwen3_vl_checkpoint, home):
+    broken = Path(shutil.copytree(qwen3_vl_checkpoint, tmp_path / "broken"))
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    fails_with(evaluate("halo", broken, home, model_args="base=qwen3_vl,"), "SafetensorError")
+
+
 def test_an_output_that_cannot_be_written_ends_the_run_before_the_first_sample(tmp_path, qwen3_vl_checkpoint, home):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     finished = evaluate("halo", qwen3_vl_checkpoint, home, out=blocked / "run", model_args="base=qwen3_vl,")
     fails_with(finished, str(blocked), "--output_path")
-    assert "attention recorded" not in finished.stderr
+    assert RECORDING not in finished.stderr
 
 
 @pytest.fixture(scope="session")

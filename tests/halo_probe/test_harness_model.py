@@ -3,10 +3,14 @@
 import gc
 import weakref
 
+import pyarrow.parquet as pq
 import pytest
 from lmms_eval import evaluator, models
+from lmms_eval.tasks import TaskManager
 
-from halo_probe.errors import CaptureError, UnsupportedModelError, UsageError
+from halo_probe.capture import recorder
+from halo_probe.capture.rows import image_attention
+from halo_probe.errors import CaptureError, NoImageTokensError, UnsupportedModelError, UsageError
 from halo_probe.harness.model import HaloChat
 
 
@@ -21,7 +25,7 @@ def create(checkpoint, options):
         ("base=halo,", "base='halo' is not a model of lmms-eval"),
         ("base=qwen3_vl,layers=first,", "layers=first: use layers=last"),
         ("base=qwen3_vl,layers=[0,1.5],", "layers="),
-        ("base=qwen3_vl,flavour=sweet,", "'qwen3_vl' does not take these --model_args.*flavour"),
+        ("base=qwen3_vl,flavour=sweet,", "'qwen3_vl' refuses these --model_args.*flavour"),
     ],
 )
 def test_a_wrong_argument_is_an_error_that_says_what_to_write(options, message, qwen3_vl_checkpoint):
@@ -60,18 +64,28 @@ def test_the_model_is_the_base_model_itself_and_is_let_go_before_scoring(qwen3_v
     assert {"generate_until", "generate_until_multi_round"}.isdisjoint(vars(lm))
 
 
-def test_an_evaluation_leaves_nothing_behind_in_lmms_eval(qwen3_vl_checkpoint, tmp_path):
-    before = evaluator.get_task_dict, evaluator.evaluate
-    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path / 'maps'},")
-    create(qwen3_vl_checkpoint, "base=qwen3_vl,")  # a second model that is never evaluated
-    assert (evaluator.get_task_dict, evaluator.evaluate) != before
-    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path / 'maps'},")
-    evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=1)
-    assert (evaluator.get_task_dict, evaluator.evaluate) == before
+def test_every_probed_model_is_recorded_and_no_other_one(qwen3_vl_checkpoint, tmp_path):
+    first, second = (create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path / name},") for name in ("a", "b"))
     plain = models.get_model("qwen3_vl")(pretrained=str(qwen3_vl_checkpoint), device_map="cpu", device="cpu")
-    results = evaluator.simple_evaluate(model=plain, tasks=["halo_count"], limit=1)
+    manager = TaskManager(model_name="another_model")
+    results = evaluator.simple_evaluate(model=plain, tasks=["halo_count"], limit=1, task_manager=manager)
+    assert manager.model_name == "another_model"
     assert "halo" not in results
     assert not [key for key in results["results"]["halo_count"] if key.startswith("vision")]
+    for lm, name in ((first, "a"), (second, "b")):
+        results = evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=1)
+        assert results["halo"]["maps"] == str(tmp_path / name)
+        assert results["results"]["halo_count"]["vision_mass,none"] > 0
+
+
+def test_arguments_that_change_the_numbers_change_the_signature(qwen3_vl_checkpoint):
+    signatures = []
+    for options in ("", "system_prompt=Answer in French.,"):
+        lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,{options}")
+        results = evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=1)
+        signatures.append(results["halo"]["signature"])
+    assert signatures[0]["sha256"] != signatures[1]["sha256"]
+    assert signatures[1]["model"]["arguments"]["system_prompt"] == "Answer in French."
 
 
 def test_prompts_are_those_of_the_base_model(qwen3_vl_checkpoint, tmp_path):
@@ -90,7 +104,7 @@ def test_prompts_are_those_of_the_base_model(qwen3_vl_checkpoint, tmp_path):
         "def images(doc): return [Image.new('RGB', (64, 64))]\n"
         "def score(doc, results): return {'ok': 1.0}\n"
     )
-    manager = __import__("lmms_eval.tasks").tasks.TaskManager(include_path=str(tmp_path), model_name="halo")
+    manager = TaskManager(include_path=str(tmp_path), model_name="halo")
     options = f"base=qwen3_vl,maps={tmp_path / 'maps'},pretrained={qwen3_vl_checkpoint},device_map=cpu"
     results = evaluator.simple_evaluate(
         model="halo", model_args=options, device="cpu", tasks=["prompted"], task_manager=manager
@@ -110,6 +124,63 @@ def test_a_missing_capture_is_an_error_from_python_too(qwen3_vl_checkpoint, tmp_
     with pytest.raises(CaptureError, match=r"halo_count 1 \(its answer came without a call.*The 1 others are kept"):
         evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=2)
     assert list(tmp_path.glob("*.parquet"))
+
+
+def test_a_row_that_cannot_be_computed_is_listed_and_the_answers_go_on(qwen3_vl_checkpoint, tmp_path, monkeypatch):
+    """As on a device that is full: the model's own run is not disturbed."""
+    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},")
+    rows = []
+
+    def full_at_the_fifth(*given):
+        rows.append(given)
+        if len(rows) == 5:  # the second step of the second document
+            raise RuntimeError("out of memory")
+        return image_attention(*given)
+
+    monkeypatch.setattr(recorder, "image_attention", full_at_the_fifth)
+    with pytest.raises(
+        CaptureError, match=r"1 answer.*halo_count 1 \(The row of layer 3 at step 1.*out of memory.*2 others"
+    ):
+        evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=3)
+    (part,) = tmp_path.glob("*.parquet")
+    assert set(pq.read_table(part)["doc_id"].to_pylist()) == {0, 2}
+
+
+def test_a_failed_repeat_does_not_lend_its_place_to_the_next(qwen3_vl_checkpoint, tmp_path, monkeypatch):
+    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},")
+    calls = []
+
+    def fail_at_the_third_answer(*given):
+        calls.append(given)
+        if len(calls) == 7:  # the first step of document 1, first repeat
+            raise RuntimeError("no")
+        return image_attention(*given)
+
+    monkeypatch.setattr(recorder, "image_attention", fail_at_the_third_answer)
+    with pytest.raises(CaptureError, match="halo_count 1 "):
+        evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=2, repeats=2)
+    (part,) = tmp_path.glob("*.parquet")
+    rows = pq.read_table(part, columns=["doc_id", "repeat"]).to_pylist()
+    assert {(row["doc_id"], row["repeat"]) for row in rows} == {(0, 0), (0, 1), (1, 1)}
+
+
+def test_documents_that_all_lack_an_image_are_refused_before_the_first_is_answered(qwen3_vl_checkpoint, tmp_path):
+    (tmp_path / "task.yaml").write_text(
+        "task: worded\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.json'}}}}}\n"
+        "test_split: test\noutput_type: generate_until\ndoc_to_text: question\ndoc_to_visual: !function code.none\n"
+        "doc_to_target: answer\ngeneration_kwargs: {max_new_tokens: 2, until: []}\nmetadata: {version: 0}\n"
+        "process_results: !function code.score\nmetric_list: [{metric: ok, aggregation: mean, higher_is_better: true}]\n"
+    )
+    (tmp_path / "rows.json").write_text('{"question": "How many?", "answer": "1"}\n' * 3)
+    (tmp_path / "code.py").write_text("def none(doc): return []\ndef score(doc, results): return {'ok': 1.0}\n")
+    manager = TaskManager(include_path=str(tmp_path), model_name="halo")
+    lm = create(qwen3_vl_checkpoint, "base=qwen3_vl,")
+    generated = []
+    lm.model.register_forward_hook(lambda *_: generated.append(1))
+    with pytest.raises(NoImageTokensError, match="worded: none of 3 documents has an image"):
+        evaluator.simple_evaluate(model=lm, tasks=["worded"], task_manager=manager)
+    assert not generated
 
 
 def test_answers_from_a_cache_are_refused_because_nothing_ran(qwen3_vl_checkpoint, tmp_path):
