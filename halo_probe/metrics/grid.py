@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from halo_probe.errors import InvalidAttentionError
-from halo_probe.metrics.sparsity import _distribution
+from halo_probe.metrics.distributions import distribution
 
 
 def distribution_on_grid(attention: ArrayLike, grid: tuple[int, int]) -> NDArray[np.float64]:
@@ -17,7 +17,7 @@ def distribution_on_grid(attention: ArrayLike, grid: tuple[int, int]) -> NDArray
     Raises:
         InvalidAttentionError: If a map is no distribution, see `halo_probe.metrics.sparsity`, or not on this grid.
     """
-    p = _distribution(attention)
+    p = distribution(attention)
     if p.shape[-1] != grid[0] * grid[1]:
         raise InvalidAttentionError(
             f"attention has {p.shape[-1]} image tokens, which are no {grid[0]} x {grid[1]} grid: "

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from dataset_builder.stream import random_words, shuffled, stream_key
 from halo_probe.errors import UsageError
+from halo_probe.metrics.distributions import Values, plain
 from halo_probe.metrics.geometry import Floats, Layout
 from halo_probe.metrics.pairs import score_pairs
-from halo_probe.metrics.sparsity import Values, _values
 from halo_probe.metrics.spatial import SPATIAL_KEYS
 
 NULL_SIZE = 200
@@ -103,8 +103,8 @@ def _compare(value: Floats, null: Floats) -> NullComparison:
     extreme = np.minimum((null >= own - _TIE).sum(axis=-1), (null <= own + _TIE).sum(axis=-1))
     p = np.minimum(2 * (extreme + 1) / (n + 1), 1)
     return NullComparison(
-        value=_values(value),
-        z=_values((value - mean) / spread),
-        p=_values(np.where(np.isnan(value) | (n == 0), np.nan, p)),
-        n=_values(n),
+        value=plain(value),
+        z=plain((value - mean) / spread),
+        p=plain(np.where(np.isnan(value) | (n == 0), np.nan, p)),
+        n=plain(n),
     )

@@ -12,15 +12,11 @@ beside them.
 Source: the measurement specification, section 2; the Gini index is that of Hurley and Rickard (2009), arXiv 0811.4706.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from halo_probe.errors import InvalidAttentionError
-
-Values = NDArray[np.float64] | float
-"""A float for one map, an array of the leading shape for several."""
+from halo_probe.metrics.distributions import Values, checked_weights, distribution, plain
 
 
 def gini(attention: ArrayLike) -> Values:
@@ -37,7 +33,7 @@ def gini(attention: ArrayLike) -> Values:
     >>> gini([0, 0, 0, 1])
     0.75
     """
-    return _values(_gini(_distribution(attention)))
+    return plain(_gini(distribution(attention)))
 
 
 def sparsity_eq2(attention: ArrayLike) -> Values:
@@ -54,8 +50,8 @@ def sparsity_eq2(attention: ArrayLike) -> Values:
     >>> sparsity_eq2([0, 0, 0, 1])
     0.5
     """
-    p = _distribution(attention)
-    return _values(_gini(p) - 1 / p.shape[-1])
+    p = distribution(attention)
+    return plain(_gini(p) - 1 / p.shape[-1])
 
 
 def sparsity_norm(attention: ArrayLike) -> Values:
@@ -70,9 +66,9 @@ def sparsity_norm(attention: ArrayLike) -> Values:
     >>> sparsity_norm([0, 0, 0, 1])
     1.0
     """
-    p = _distribution(attention, least=2)
+    p = distribution(attention, least=2)
     m = p.shape[-1]
-    return _values(_gini(p) * m / (m - 1))
+    return plain(_gini(p) * m / (m - 1))
 
 
 def entropy_nats(attention: ArrayLike) -> Values:
@@ -87,7 +83,7 @@ def entropy_nats(attention: ArrayLike) -> Values:
     >>> entropy_nats([0, 0, 1, 1])
     0.6931471805599453
     """
-    return _values(_entropy(_distribution(attention)))
+    return plain(_entropy(distribution(attention)))
 
 
 def entropy(attention: ArrayLike) -> Values:
@@ -104,8 +100,8 @@ def entropy(attention: ArrayLike) -> Values:
     >>> entropy([0, 0, 1, 1])
     0.5
     """
-    p = _distribution(attention, least=2)
-    return _values(_entropy(p) / np.log(p.shape[-1]))
+    p = distribution(attention, least=2)
+    return plain(_entropy(p) / np.log(p.shape[-1]))
 
 
 def kl_uniform(attention: ArrayLike) -> Values:
@@ -120,8 +116,8 @@ def kl_uniform(attention: ArrayLike) -> Values:
     >>> kl_uniform([1, 1, 1, 1])
     0.0
     """
-    p = _distribution(attention)
-    return _values(np.log(p.shape[-1]) - _entropy(p))
+    p = distribution(attention)
+    return plain(np.log(p.shape[-1]) - _entropy(p))
 
 
 def head_sparsity(attention: ArrayLike) -> Values:
@@ -136,7 +132,7 @@ def head_sparsity(attention: ArrayLike) -> Values:
     >>> head_sparsity([[0, 0, 0, 1], [1, 1, 1, 1]])
     0.375
     """
-    return _values(_gini(_head_distributions(attention)).mean(axis=-1))
+    return plain(_gini(_head_distributions(attention)).mean(axis=-1))
 
 
 def head_entropy(attention: ArrayLike) -> Values:
@@ -153,7 +149,7 @@ def head_entropy(attention: ArrayLike) -> Values:
     0.5
     """
     p = _head_distributions(attention, least=2)
-    return _values(_entropy(p).mean(axis=-1) / np.log(p.shape[-1]))
+    return plain(_entropy(p).mean(axis=-1) / np.log(p.shape[-1]))
 
 
 def pool_to_grid(attention: ArrayLike, *, height: int, width: int, cells: int = 16) -> NDArray[np.float64]:
@@ -177,7 +173,7 @@ def pool_to_grid(attention: ArrayLike, *, height: int, width: int, cells: int = 
     >>> pool_to_grid([1, 2, 3, 4], height=2, width=2, cells=1)
     array([10.])
     """
-    weights = _checked(attention)
+    weights = checked_weights(attention)
     if height * width != weights.shape[-1]:
         raise InvalidAttentionError(
             f"pool_to_grid: {weights.shape[-1]} image tokens are no {height} x {width} grid: "
@@ -205,40 +201,8 @@ def sparsity_g16(attention: ArrayLike, *, height: int, width: int) -> Values:
     return gini(pool_to_grid(attention, height=height, width=width))
 
 
-def _checked(attention: ArrayLike, *, least: int = 1) -> NDArray[np.float64]:
-    dtype = str(getattr(attention, "dtype", ""))
-    if dtype in {"float16", "torch.float16"}:
-        raise InvalidAttentionError(
-            "attention is float16, in which small weights have become 0: "
-            "take the row softmax in float32 and store it as float32 or bfloat16"
-        )
-    # numpy has no bfloat16; torch has it, and float() there is float32.
-    source: Any = attention
-    weights = np.asarray(source.float() if dtype == "torch.bfloat16" else source, dtype=np.float64)
-    if weights.ndim == 0 or weights.size == 0 or weights.shape[-1] < least:
-        raise InvalidAttentionError(
-            f"attention has shape {weights.shape}: give at least {least} image token(s) on the last axis"
-        )
-    if not np.isfinite(weights).all():
-        raise InvalidAttentionError(
-            "attention has a weight that is not finite: look for masked rows before the softmax"
-        )
-    if (weights < 0).any():
-        raise InvalidAttentionError("attention has a negative weight: give weights after the softmax, not logits")
-    if not (weights > 0).any(axis=-1).all():
-        raise InvalidAttentionError("attention has a map that is all zero: leave out steps that see no image token")
-    return weights
-
-
-def _distribution(attention: ArrayLike, *, least: int = 1) -> NDArray[np.float64]:
-    weights = _checked(attention, least=least)
-    # By the largest first: the sum of finite weights need not be finite.
-    scaled = weights / weights.max(axis=-1, keepdims=True)
-    return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True))
-
-
 def _head_distributions(attention: ArrayLike, *, least: int = 1) -> NDArray[np.float64]:
-    p = _distribution(attention, least=least)
+    p = distribution(attention, least=least)
     if p.ndim < 2:  # noqa: PLR2004
         raise InvalidAttentionError(f"attention has shape {p.shape}: give one map per head, (..., heads, image tokens)")
     return p
@@ -262,7 +226,3 @@ def _overlaps(old: int, new: int) -> NDArray[np.float64]:
     ends = (np.arange(new)[:, None] + 1) * old / new
     parts = np.arange(old)
     return np.asarray(np.clip(np.minimum(ends, parts + 1) - np.maximum(starts, parts), 0, None))
-
-
-def _values(values: NDArray[np.float64]) -> Values:
-    return float(values) if values.ndim == 0 else values

@@ -16,10 +16,10 @@ Source: the measurement specification, section 6.
 import numpy as np
 from numpy.typing import ArrayLike
 
+from halo_probe.metrics.distributions import Values, plain
 from halo_probe.metrics.geometry import Floats, Layout
 from halo_probe.metrics.grid import distribution_on_grid
 from halo_probe.metrics.pairs import METRICS, WITHOUT_SINKS, score_pairs
-from halo_probe.metrics.sparsity import Values, _values
 
 SPATIAL_KEYS = (*METRICS, *(key + WITHOUT_SINKS for key in METRICS if key != "sink_share"))
 """The keys of `spatial_metrics`, in order."""
@@ -36,7 +36,7 @@ def spatial_metrics(attention: ArrayLike, layout: Layout) -> dict[str, Values]:
         InvalidAttentionError: If a map is no distribution, or the layout is on another grid.
     """
     scores = score_pairs(attention, [layout], keys=SPATIAL_KEYS)
-    return {key: _values(values[..., 0]) for key, values in scores.items()}
+    return {key: plain(values[..., 0]) for key, values in scores.items()}
 
 
 def dot_enrichment(attention: ArrayLike, layout: Layout) -> Floats:
@@ -254,4 +254,4 @@ def n_eff_dots(attention: ArrayLike, layout: Layout) -> Values:
 
 
 def _metric(key: str, attention: ArrayLike, layout: Layout) -> Values:
-    return _values(score_pairs(attention, [layout], keys=[key])[key][..., 0])
+    return plain(score_pairs(attention, [layout], keys=[key])[key][..., 0])

@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from dataset_builder.stream import random_words, shuffled, stream_key
 from halo_probe.errors import UsageError
+from halo_probe.metrics.distributions import Values, distribution, plain
 from halo_probe.metrics.grid import distribution_on_grid
-from halo_probe.metrics.sparsity import Values, _distribution, _values
 
 LOCK = 1.0
 """An early lock takes at least this much entropy away in one layer, in nats."""
@@ -40,8 +40,8 @@ def hs(attention: ArrayLike) -> Values:
     >>> round(hs([1] * 576), 8)
     6.35610708
     """
-    p = _distribution(attention)
-    return _values(-(p * np.log(p + 1e-9)).sum(axis=-1))
+    p = distribution(attention)
+    return plain(-(p * np.log(p + 1e-9)).sum(axis=-1))
 
 
 def ck(attention: ArrayLike, *, grid: tuple[int, int]) -> Values:
@@ -63,7 +63,7 @@ def ck(attention: ArrayLike, *, grid: tuple[int, int]) -> Values:
     p = distribution_on_grid(attention, grid)
     chosen = (p >= np.percentile(p, 90, axis=-1, keepdims=True)).reshape(-1, *grid)
     with_neighbours = ndimage.correlate(chosen.astype(np.int8), np.ones((1, 3, 3), dtype=np.int8), mode="constant")
-    return _values(_components(chosen & (with_neighbours >= 3)).reshape(p.shape[:-1]))  # noqa: PLR2004 - DBSCAN's 3
+    return plain(_components(chosen & (with_neighbours >= 3)).reshape(p.shape[:-1]))  # noqa: PLR2004 - DBSCAN's 3
 
 
 def ck_mass30(attention: ArrayLike, *, grid: tuple[int, int]) -> Values:
@@ -87,7 +87,7 @@ def ck_mass30(attention: ArrayLike, *, grid: tuple[int, int]) -> Values:
     before = np.cumsum(falling, axis=-1) - falling
     chosen = np.zeros(p.shape, dtype=np.bool_)
     np.put_along_axis(chosen, order, before < 0.3 * _AT_LEAST, axis=-1)
-    return _values(_components(chosen.reshape(-1, *grid)).reshape(p.shape[:-1]))
+    return plain(_components(chosen.reshape(-1, *grid)).reshape(p.shape[:-1]))
 
 
 def ck_obj(attention: ArrayLike, *, grid: tuple[int, int]) -> Values:
@@ -105,7 +105,7 @@ def ck_obj(attention: ArrayLike, *, grid: tuple[int, int]) -> Values:
     """
     p = distribution_on_grid(attention, grid)
     chosen = p * p.shape[-1] >= 2 * _AT_LEAST
-    return _values(_components(chosen.reshape(-1, *grid)).reshape(p.shape[:-1]))
+    return plain(_components(chosen.reshape(-1, *grid)).reshape(p.shape[:-1]))
 
 
 def _components(cells: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -165,10 +165,10 @@ def entropy_course(entropies: ArrayLike) -> EntropyCourse:
     plateau = np.nanmedian(np.where(after, np.abs(changes), np.nan), axis=-1)
     return EntropyCourse(
         changes=changes,
-        lock_layer=_values(lock.astype(np.float64)),
-        depth=_values(depth),
-        plateau=_values(plateau),
-        final=_values(final),
+        lock_layer=plain(lock.astype(np.float64)),
+        depth=plain(depth),
+        plateau=plain(plateau),
+        final=plain(final),
         early_lock=(depth >= LOCK * _AT_LEAST) & (plateau <= PLATEAU / _AT_LEAST),
         late_diffuse=final >= DIFFUSE * _AT_LEAST,
     )
@@ -188,7 +188,7 @@ def top30(attention: ArrayLike) -> NDArray[np.intp]:
     >>> top30([0.05, 0.3, 0.02, 0.2, 0.1, 0.08, 0.01, 0.09, 0.1, 0.05])
     array([1, 3, 4])
     """
-    return _first30(-_distribution(attention))
+    return _first30(-distribution(attention))
 
 
 def bottom30(attention: ArrayLike) -> NDArray[np.intp]:
@@ -203,7 +203,7 @@ def bottom30(attention: ArrayLike) -> NDArray[np.intp]:
     >>> bottom30([0.05, 0.3, 0.02, 0.2, 0.1, 0.08, 0.01, 0.09, 0.1, 0.05])
     array([0, 2, 6])
     """
-    return _first30(_distribution(attention))
+    return _first30(distribution(attention))
 
 
 def random30(tokens: int, *, seed: int) -> NDArray[np.intp]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from halo_probe.errors import UsageError
-from halo_probe.metrics.sparsity import Values, _values
+from halo_probe.metrics.distributions import Values, plain
 
 SINK_SCORE = 20
 """A token is a visual sink if its score is above this; look from layer 2 on."""
@@ -40,7 +40,7 @@ def sink_score(hidden: ArrayLike, *, dimensions: Sequence[int] | None = None) ->
             f"sink_score: hidden states of shape {x.shape}: give finite ones that are not all zero, (..., dimensions)"
         )
     chosen = x if dimensions is None else x[..., list(dimensions)]
-    return _values(chosen.max(axis=-1) / np.sqrt((x**2).mean(axis=-1)))
+    return plain(chosen.max(axis=-1) / np.sqrt((x**2).mean(axis=-1)))
 
 
 def is_visual_sink(hidden: ArrayLike, *, dimensions: Sequence[int] | None = None) -> NDArray[np.bool_]:
