@@ -1,7 +1,8 @@
 """How fast the paper's set is built, against the obvious way with Pillow, and in how much memory.
 
-Run `python benchmarks/build_dataset.py`. Both ways draw the same layouts and write the same columns to Parquet; times
-are processor seconds of one run, the best of `--repeats` that take turns, without the import of libraries.
+Run `python benchmarks/build_dataset.py`. Both ways draw the same layouts and write Parquet, the Pillow way with fewer
+columns; times are processor seconds of one run, the best of `--repeats` that take turns, without the import of
+libraries.
 """
 
 import argparse

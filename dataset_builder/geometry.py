@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from dataset_builder.placement import Centers
+
+_BLOCK = 512
 
 
 def hull_indices(centers: Centers) -> list[int]:
@@ -42,11 +43,18 @@ def nearest_distances(centers: Centers) -> list[float | None]:
     >>> nearest_distances(((0, 0), (3, 4), (3, 5)))
     [5.0, 1.0, 1.0]
     """
-    squared = _squared_distances(centers)
     if len(centers) < 2:  # noqa: PLR2004 - no other centre
         return [None] * len(centers)
-    np.fill_diagonal(squared, np.iinfo(np.int64).max)
-    return [math.sqrt(value) for value in squared.min(axis=1).tolist()]
+    x, y = np.array(centers, np.int64).T
+    nearest: list[float | None] = []
+    # In blocks, since the distances of all to all do not fit in memory for many dots.
+    for start in range(0, len(centers), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        squared = (x[block, np.newaxis] - x) ** 2 + (y[block, np.newaxis] - y) ** 2
+        own = np.arange(len(squared))
+        squared[own, start + own] = np.iinfo(np.int64).max
+        nearest += [math.sqrt(value) for value in squared.min(axis=1).tolist()]
+    return nearest
 
 
 def patch_offsets(centers: Centers, patch: int) -> list[list[int]]:
@@ -61,9 +69,3 @@ def patch_offsets(centers: Centers, patch: int) -> list[list[int]]:
 def closest_pair(centers: Centers) -> float:
     """Distance of the two closest centres in pixels; infinite where there are fewer than two."""
     return min((distance for distance in nearest_distances(centers) if distance is not None), default=math.inf)
-
-
-def _squared_distances(centers: Centers) -> npt.NDArray[np.int64]:
-    x, y = np.array(centers, np.int64).reshape(-1, 2).T
-    squared: npt.NDArray[np.int64] = (x[:, np.newaxis] - x) ** 2 + (y[:, np.newaxis] - y) ** 2
-    return squared

@@ -93,7 +93,7 @@ def read_set(folder: Path, manifest: Manifest) -> Iterator[Any]:
         path = folder / shard.file
         digest = hashlib.sha256()
         stop = start
-        for batch, lines in checked_batches(path, manifest.spec, start=start):
+        for batch, lines in checked_batches(path, manifest.spec, start=start, generator=manifest.generator):
             digest.update(b"".join(lines))
             content.update(b"".join(lines))
             stop += batch.num_rows

@@ -1,16 +1,19 @@
 """MANIFEST.json: what a folder of sets holds, and the hashes by which to tell."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dataset_builder.errors import DatasetMismatchError, DatasetSourceError, DatasetUsageError
 from dataset_builder.sets import SetSpec, spec_from_parameters
 from dataset_builder.version import GENERATOR_VERSION
 
 MANIFEST_NAME = "MANIFEST.json"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,22 @@ class Manifest:
         """The specification that the set was built from.
 
         Raises:
-            DatasetMismatchError: If the parameters describe no set that this version knows.
+            DatasetMismatchError: If the parameters describe no set that this version knows, or another one than the
+                entry.
         """
         try:
-            return spec_from_parameters(self.parameters, n=self.n)
+            spec = spec_from_parameters(self.parameters, n=self.n)
         except DatasetUsageError as error:
             raise DatasetMismatchError(
                 f"the entry of {self.name} in the manifest describes no set ({error}); it is of generator "
                 f"{self.generator}, this is {GENERATOR_VERSION}: use that version, or build the set again"
             ) from error
+        if (spec.name, spec.seed) != (self.name, self.seed):
+            raise DatasetMismatchError(
+                f"the parameters of {self.name} in the manifest are of {spec.name} with seed {spec.seed}, "
+                f"the entry says seed {self.seed}; build the set again"
+            )
+        return spec
 
 
 def read_manifests(folder: Path) -> dict[str, Manifest]:
@@ -86,7 +96,7 @@ def read_manifests(folder: Path) -> dict[str, Manifest]:
         raise DatasetSourceError(f"{path}: cannot be read ({error}); build the folder again") from error
     try:
         content = json.loads(text)
-        generator = content["generator"]
+        generator = _field(content, "generator", str)
         return {name: _read_entry(generator, name, entry) for name, entry in content["sets"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetMismatchError(
@@ -118,13 +128,38 @@ def _entry(manifest: Manifest) -> dict[str, Any]:
 
 
 def _read_entry(generator: str, name: str, entry: Mapping[str, Any]) -> Manifest:
-    shards = tuple(Shard(file=shard["file"], rows=shard["rows"], sha256=shard["sha256"]) for shard in entry["shards"])
+    shards = tuple(
+        Shard(file=_file(shard, name), rows=_field(shard, "rows", int), sha256=_hash(shard, "sha256"))
+        for shard in entry["shards"]
+    )
     return Manifest(
         generator=generator,
         name=name,
-        seed=entry["seed"],
-        n=entry["n"],
-        parameters=entry["parameters"],
-        content_sha256=entry["content_sha256"],
+        seed=_field(entry, "seed", int),
+        n=_field(entry, "n", int),
+        parameters=_field(entry, "parameters", dict),
+        content_sha256=_hash(entry, "content_sha256"),
         shards=shards,
     )
+
+
+def _field(entry: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    value = entry[key]
+    # Not isinstance: true is no number.
+    if type(value) is not kind:
+        raise TypeError(f"{key} is {value!r:.80}, not of type {kind.__name__}")
+    return value
+
+
+def _hash(entry: Mapping[str, Any], key: str) -> str:
+    value = _field(entry, key, str)
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"{key} is {value!r:.80}, not a SHA-256")
+    return value
+
+
+def _file(shard: Mapping[str, Any], name: str) -> str:
+    value = _field(shard, "file", str)
+    if not re.fullmatch(rf"data/{re.escape(name)}/[\w.-]+\.parquet", value):
+        raise ValueError(f"file is {value!r:.80}, not data/{name}/….parquet")
+    return value

@@ -1,6 +1,6 @@
 """Where the dots stand: centres drawn one after the other, never closer than asked, never over the margin."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,9 @@ Centers = tuple[tuple[int, int], ...]
 
 _GRID_SIDE, _GRID_PITCH = 7, 8
 _TRIES = 50_000
-_RESTARTS = 16
+
+ATTEMPTS = 16
+"""How often a layout is drawn anew before the dots are said not to fit."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,43 @@ def place_dots(words: Iterator[int], count: int, *, space: Space) -> Centers:
         PlacementError: If the dots do not fit; the message names the largest count that does.
     """
     reached = []
-    for _ in range(_RESTARTS):
-        place = _place_on_grid if space.layout == "grid" else _place_at_random
-        centers = place(words, count, space=space)
+    for _ in range(ATTEMPTS):
+        centers = _place(words, count, space=space)
         if len(centers) == count:
             return centers
         reached.append(len(centers))
-    # What the worst of the restarts reached, hardly any layout fails to reach.
-    raise PlacementError(
+    raise _does_not_fit(count, space=space, largest=min(reached))
+
+
+def check_count(streams: Iterable[Iterator[int]], count: int, *, space: Space) -> None:
+    """Check that every attempt places `count` dots, so that no row of a set will need more than a few.
+
+    Args:
+        streams: A random stream for each attempt, at least one. With the same streams the count that the message names
+            passes, since an attempt does not depend on how many words another took.
+        count: Number of dots, from 0.
+        space: Where they may stand.
+
+    Raises:
+        PlacementError: If an attempt ends with fewer; the message names the fewest.
+    """
+    fewest = min(len(_place(words, count, space=space)) for words in streams)
+    if fewest < count:
+        raise _does_not_fit(count, space=space, largest=fewest)
+
+
+def _does_not_fit(count: int, *, space: Space, largest: int) -> PlacementError:
+    """The error; what the worst attempt reached, hardly any layout fails to reach."""
+    return PlacementError(
         f"{count} dots of radius {space.radius} with gaps of {space.gap} px do not fit a {space.layout} layout on "
-        f"{space.size} x {space.size} px; the largest count that fits is {min(reached)}: "
+        f"{space.size} x {space.size} px; the largest count that fits is {largest}: "
         "lower the counts, the radius or the gap, or raise the size"
     )
+
+
+def _place(words: Iterator[int], count: int, *, space: Space) -> Centers:
+    """One attempt: up to `count` centres."""
+    return (_place_on_grid if space.layout == "grid" else _place_at_random)(words, count, space=space)
 
 
 def _place_at_random(words: Iterator[int], count: int, *, space: Space) -> Centers:

@@ -8,11 +8,12 @@ import logging
 import re
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builder.errors import DatasetError
+from dataset_builder.errors import DatasetError, DatasetSourceError
+from dataset_builder.hub_errors import message_of
 from dataset_builder.manifest import MANIFEST_NAME
 from dataset_builder.release import Release, holds_same_rows, make_release
 from dataset_builder.sets import SETS
@@ -119,15 +120,24 @@ def run(arguments: argparse.Namespace) -> int:
     api = HfApi()
     if not arguments.dry_run:
         _log_in(api, repo_id)  # before the sets are built, which takes longer
-    with tempfile.TemporaryDirectory(prefix="halo-publish-") as temporary:
-        folder = arguments.folder or Path(temporary)
-        release = make_release(folder, arguments.sets, repo_id=repo_id, progress=progress)
+    with nullcontext(arguments.folder) if arguments.folder else _temporary_folder() as folder:
+        release = make_release(Path(folder), arguments.sets, repo_id=repo_id, progress=progress)
         if arguments.dry_run:
             result = describe(repo_id, release, private=private, tag=tag)
         else:
             result = publish(repo_id, release, api=api, private=private, tag=tag)
     sys.stdout.write(result + "\n")
     return 0
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="halo-publish-")
+    except OSError as error:
+        raise DatasetSourceError(
+            f"no temporary folder can be made ({error.strerror or error}); set TMPDIR to one that can be written, "
+            "or give --folder"
+        ) from error
 
 
 def _repository(text: str) -> str:
@@ -232,28 +242,27 @@ def _commit(api: HfApi, repo_id: str, release: Release, *, changes: list[str], p
 @contextmanager
 def _step(api: HfApi, what: str) -> Iterator[None]:
     """Turn what the client raises during a step into one line that says the step, the reason and what to do."""
-    from huggingface_hub import get_token
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, by its version
 
     try:
         yield
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        reason = _reason(error)
-        token = api.token if isinstance(api.token, str) else get_token()
-        raise PublishError(f"could not {what}: {reason.replace(token, '***') if token else reason}") from error
+    except (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise PublishError(f"could not {what}: {_reason(error, token=api.token)}") from error
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, *, token: str | bool | None) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError  # type: ignore[attr-defined]
 
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
-        return _reason(error.__cause__)  # the client's upload threads wrap what happened
+        return _reason(error.__cause__, token=token)  # the client's upload threads wrap what happened
     if isinstance(error, LocalTokenNotFoundError):
         return "no login was found; run `hf auth login` or set HF_TOKEN"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        return f"HTTP {status}: {_REASONS.get(status, ' '.join((error.server_message or str(error)).split()))}"
-    message = " ".join(str(error).split())
+        return f"HTTP {status}: {_REASONS.get(status) or message_of(error.server_message or error, token=token)}"
+    message = message_of(error, token=token)
+    if isinstance(error, (KeyError, TypeError)):
+        return f"the Hub's answer is not understood ({type(error).__name__}: {message}); check HF_ENDPOINT"
     if isinstance(error, (HTTPError, ConnectionError)):
         return f"the connection failed ({message}); run the same command again, what has arrived is not sent twice"
     return message

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from dataset_builder.build import build_set
 from dataset_builder.card import PublishedSet, card, eval_yaml, picture_path
-from dataset_builder.errors import DatasetError, DatasetMismatchError, DatasetUsageError
+from dataset_builder.errors import DatasetError, DatasetUsageError
+from dataset_builder.load import read_set
 from dataset_builder.manifest import MANIFEST_NAME, Manifest, read_manifests
 from dataset_builder.rows import IMAGE
 from dataset_builder.sets import get_set
@@ -88,7 +89,7 @@ def holds_same_rows(release: Release, path: str, other: Path) -> bool:
 def _rows_sha256(path: Path, manifest: Manifest, *, start: int) -> str | None:
     digest = hashlib.sha256()
     try:
-        for _, lines in checked_batches(path, manifest.spec, start=start):
+        for _, lines in checked_batches(path, manifest.spec, start=start, generator=manifest.generator):
             digest.update(b"".join(lines))
     except DatasetError:
         return None
@@ -99,21 +100,12 @@ def _read_set(folder: Path, manifest: Manifest) -> tuple[PublishedSet, bytes]:
     """What the card says of a set, and the PNG file of its first row; checks every row on the way."""
     import pyarrow.compute as pc
 
-    spec = manifest.spec
-    content = hashlib.sha256()
     answers: list[str] = []
     picture = b""
     image_bytes = 0
-    for shard in manifest.shards:
-        for batch, lines in checked_batches(folder / shard.file, spec, start=len(answers)):
-            images = batch.column(IMAGE).field("bytes")
-            picture = picture or images[0].as_py()
-            image_bytes += pc.sum(pc.binary_length(images)).as_py()
-            answers += batch.column("answer").to_pylist()
-            content.update(b"".join(lines))
-    if content.hexdigest() != manifest.content_sha256:
-        raise DatasetMismatchError(
-            f"{folder}: {manifest.name} has content {content.hexdigest()} where its manifest says "
-            f"{manifest.content_sha256}; build it again with: halo-dataset build {manifest.name} --out {folder}"
-        )
-    return PublishedSet(spec, image_bytes, answers, manifest.content_sha256), picture
+    for batch in read_set(folder, manifest):
+        images = batch.column(IMAGE).field("bytes")
+        picture = picture or images[0].as_py()
+        image_bytes += pc.sum(pc.binary_length(images)).as_py()
+        answers += batch.column("answer").to_pylist()
+    return PublishedSet(manifest.spec, image_bytes, answers, manifest.content_sha256), picture

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from dataset_builder import sets
 from dataset_builder.glyphs import GLYPH_HEIGHT, GLYPH_WIDTH, glyph_scale
-from dataset_builder.placement import Centers, Space, place_dots
+from dataset_builder.placement import ATTEMPTS, Centers, Space, check_count, place_dots
 from dataset_builder.sets import SetSpec
 from dataset_builder.stream import below, random_words, shuffled, stream_key
 from dataset_builder.version import GENERATOR_VERSION
@@ -69,13 +69,14 @@ def draw_sample(spec: SetSpec, index: int) -> Sample:
 
 
 def check_fit(spec: SetSpec) -> None:
-    """Place the greatest count of a set once, so that an impossible set fails before its first row is built.
+    """Place the greatest count of a set, so that a set of which a row might not fit fails before its first row.
 
     Raises:
-        PlacementError: If it does not fit; the message names the largest count that does.
+        PlacementError: If one of 16 single attempts does not reach it; the message names the largest count that all do.
     """
     if spec.kind == "dots" and spec.layout_of is None:
-        _place(spec, spec.counts[1], words=random_words(sample_key(spec, 0, purpose="fit")))
+        streams = (random_words(sample_key(spec, attempt, purpose="fit")) for attempt in range(ATTEMPTS))
+        check_count(streams, spec.counts[1], space=_space(spec))
 
 
 def _restyled(spec: SetSpec, sample: Sample) -> Sample:
@@ -104,14 +105,14 @@ def _draw_intensities(words: Iterator[int], count: int) -> tuple[int, ...]:
     return tuple(below(words, _DOT_LEVELS) for _ in range(count))
 
 
-def _place(spec: SetSpec, count: int, *, words: Iterator[int]) -> Centers:
-    return place_dots(words, count, space=Space(spec.size, spec.radius, spec.gap, spec.layout))
+def _space(spec: SetSpec) -> Space:
+    return Space(spec.size, spec.radius, spec.gap, spec.layout)
 
 
 def _draw_dots(spec: SetSpec, index: int, *, words: Iterator[int]) -> Sample:
     count = _choose_count(spec, index, words=words)
     intensities = _draw_intensities(words, count)
-    centers = _place(spec, count, words=words)
+    centers = place_dots(words, count, space=_space(spec))
     return Sample(
         index=index,
         count=count,

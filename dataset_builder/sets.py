@@ -19,6 +19,13 @@ Marks = Literal["none", "outline", "grid", "crosshair"]
 RELATIONS = ("left", "right", "above", "below")
 BLANKS = ("white", "grey", "noise")
 
+_TYPES = MappingProxyType(
+    {
+        **dict.fromkeys(("least count", "greatest count", "seed", "size", "radius", "gap"), int),
+        "question": str,
+        "balanced": bool,
+    }
+)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -118,11 +125,19 @@ def spec_from_parameters(parameters: Mapping[str, Any], *, n: int) -> SetSpec:
     """
     try:
         low, high = parameters["counts"]
+        _check_types({**parameters, "least count": low, "greatest count": high})
         if parameters["layout_of"] is not None:
             get_set(parameters["layout_of"])
         return SetSpec(**{**parameters, "counts": (low, high), "n": n})
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetUsageError(f"set parameters: {type(error).__name__}: {error}") from error
+
+
+def _check_types(values: Mapping[str, object]) -> None:
+    for name, kind in _TYPES.items():
+        # Not isinstance: true is no number.
+        if type(values[name]) is not kind:
+            raise TypeError(f"{name} is {values[name]!r:.80}, not of type {kind.__name__}")
 
 
 def _enhanced(name: str, **changes: Any) -> SetSpec:

@@ -13,17 +13,16 @@ from dataset_builder.version import GENERATOR_VERSION
 
 _GROUP_ROWS = 100
 _GROUP_BYTES = 8 << 20
-_GENERATOR = b"halo_generator"
 
 
-def shard_schema(spec: SetSpec) -> Any:
+def shard_schema(spec: SetSpec, *, generator: str = GENERATOR_VERSION) -> Any:
     """The Arrow schema of a shard; its metadata has the features for `datasets` and the version of the generator."""
     import pyarrow as pa
 
     features = features_of(spec)
     metadata = {
         b"huggingface": json.dumps({"info": {"features": features}}).encode(),
-        _GENERATOR: GENERATOR_VERSION.encode(),
+        b"halo_generator": generator.encode(),
     }
     return pa.schema([(name, _arrow_type(feature)) for name, feature in features.items()], metadata)
 
@@ -74,25 +73,37 @@ def write_shard(path: Path, rows: Iterable[Row], *, spec: SetSpec) -> Iterator[b
     temporary.replace(path)
 
 
-def read_batches(path: Path, spec: SetSpec) -> Iterator[Any]:
+def read_batches(path: Path, spec: SetSpec, *, generator: str) -> Iterator[Any]:
     """The rows of a shard as Arrow record batches of up to 100.
 
+    Args:
+        path: The file.
+        spec: The set that it should belong to.
+        generator: The version of the generator that should have built it.
+
     Raises:
-        DatasetSourceError: If the file is missing or cannot be read.
-        DatasetMismatchError: If its columns are not those of the set.
+        DatasetSourceError: If the file is missing or cannot be read, or holds text that is not UTF-8.
+        DatasetMismatchError: If its columns, their features or its generator are not those of the set, or a cell holds
+            what no row may.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = shard_schema(spec)
+    schema = shard_schema(spec, generator=generator)
     try:
         with pq.ParquetFile(path) as file:
             if not file.schema_arrow.equals(schema, check_metadata=False):
                 raise DatasetMismatchError(f"{path}: has other columns than {spec.name}; build the set again")
+            if not schema.metadata.items() <= (file.schema_arrow.metadata or {}).items():
+                raise DatasetMismatchError(
+                    f"{path}: declares other features than {spec.name} of generator {generator}, or another generator; "
+                    "build or download the set again"
+                )
             for batch in file.iter_batches(_GROUP_ROWS):
-                empty = _empty_column(batch)
-                if empty:
-                    raise DatasetMismatchError(f"{path}: has empty cells in {empty}; build the set again")
+                batch.validate(full=True)
+                fault = _cell_fault(batch)
+                if fault:
+                    raise DatasetMismatchError(f"{path}: has {fault}; build the set again")
                 yield batch
     except FileNotFoundError as error:
         raise DatasetSourceError(f"{path}: the shard is missing; build or download the set again") from error
@@ -101,33 +112,44 @@ def read_batches(path: Path, spec: SetSpec) -> Iterator[Any]:
         raise DatasetSourceError(f"{path}: cannot be read ({reason}); build or download the set again") from error
 
 
-def _empty_column(batch: Any) -> str | None:
-    """The first column with an empty cell where there must be none."""
+def _cell_fault(batch: Any) -> str | None:
+    """What is in the first column with empty cells, paths of images or infinite numbers where there must be none."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        cells = column.flatten()[0] if name == IMAGE else column
+        cells = column
+        if name == IMAGE:
+            cells, paths = column.flatten()
+            if paths.null_count < len(paths):
+                return f"paths in {name}"
         while pa.types.is_list(cells.type) and not cells.null_count:
             cells = cells.flatten()
         # Only a dot that is alone has no distance to the nearest other.
         if cells.null_count and name != "nearest_distance":
-            return str(name)
+            return f"empty cells in {name}"
+        if pa.types.is_floating(cells.type) and pc.any(pc.invert(pc.is_finite(cells))).as_py():
+            return f"cells that are no numbers in {name}"
     return None
 
 
-def checked_batches(path: Path, spec: SetSpec, *, start: int) -> Iterator[tuple[Any, list[bytes]]]:
+def checked_batches(
+    path: Path, spec: SetSpec, *, start: int, generator: str = GENERATOR_VERSION
+) -> Iterator[tuple[Any, list[bytes]]]:
     """The rows of a shard as record batches, with their canonical lines, after each row was checked.
 
     Args:
         path: The file.
         spec: The set that it should belong to.
         start: Index of the first row.
+        generator: The version of the generator that should have built it.
 
     Raises:
         DatasetSourceError: If the file is missing or cannot be read.
-        DatasetMismatchError: If a row is not the one that should be there, or its image not the one that it describes.
+        DatasetMismatchError: If the columns or the generator are not those of the set, a row is not the one that should
+            be there, or its image not the one that it describes.
     """
-    for batch in read_batches(path, spec):
+    for batch in read_batches(path, spec, generator=generator):
         rows = batch.to_pylist()
         for index, row in enumerate(rows, start):
             fault = _row_fault(row, spec, index=index)
@@ -150,11 +172,8 @@ def _row_fault(row: Row, spec: SetSpec, *, index: int) -> str | None:
 
 def is_shard_of(path: Path, spec: SetSpec, *, start: int, stop: int) -> bool:
     """Whether a file is whole and holds the rows `start` to `stop - 1` of a set as this version builds them."""
-    import pyarrow.parquet as pq
-
     try:
         rows = sum(batch.num_rows for batch, _ in checked_batches(path, spec, start=start))
-        generator: bytes = pq.read_schema(path).metadata.get(_GENERATOR, b"")
     except (DatasetSourceError, DatasetMismatchError):
         return False
-    return rows == stop - start and generator == GENERATOR_VERSION.encode()
+    return bool(rows == stop - start)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builder.errors import DatasetSourceError
+from dataset_builder.hub_errors import message_of
 from dataset_builder.manifest import MANIFEST_NAME
 
 _REPOSITORY = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -23,9 +24,14 @@ def find_source(source: str, *, names: Sequence[str] = ("*",)) -> Path:
     Raises:
         DatasetSourceError: If there is neither such a folder nor such a repository, or it cannot be reached.
     """
-    folder = Path(source).expanduser()
-    if folder.exists():
-        return folder
+    try:
+        folder = Path(source).expanduser()
+        if folder.exists():
+            return folder
+    except (OSError, RuntimeError) as error:
+        raise DatasetSourceError(
+            f"{source}: cannot be looked for ({error}); name a folder that can be read, or ORG/NAME@REVISION"
+        ) from error
     repository = _REPOSITORY.fullmatch(source)
     if repository is None:
         raise DatasetSourceError(
@@ -37,7 +43,7 @@ def find_source(source: str, *, names: Sequence[str] = ("*",)) -> Path:
 
 def _download(repository: str, revision: str | None, *, names: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     where = f"{repository}@{revision or 'main'}"
     try:
@@ -47,10 +53,10 @@ def _download(repository: str, revision: str | None, *, names: Sequence[str]) ->
             revision=revision,
             allow_patterns=[MANIFEST_NAME, *(f"data/{name}/*" for name in names)],
         )
-    except (HTTPError, HFValidationError, OSError) as error:
-        reason = " ".join(str(error).split())
+    except (HTTPError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DatasetSourceError(
-            f"{where}: there is no such folder, and the Hub gives no such dataset ({type(error).__name__}: {reason}); "
+            f"{where}: there is no such folder, and the Hub gives no such dataset ({type(error).__name__}: "
+            f"{message_of(error)}); "
             "check name, revision, login and connection"
         ) from error
     return Path(folder)

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,9 @@ import numpy as np
 
 from dataset_builder.errors import DatasetMismatchError, DatasetSourceError
 from dataset_builder.geometry import closest_pair
+from dataset_builder.glyphs import GLYPH_HEIGHT, GLYPH_WIDTH, glyph_scale
 from dataset_builder.golden import CONTENT_SHA256
-from dataset_builder.manifest import Manifest, read_manifests
+from dataset_builder.manifest import MANIFEST_NAME, Manifest, read_manifests
 from dataset_builder.placement import Centers
 from dataset_builder.png import Pixels
 from dataset_builder.render import render
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _BRIGHTEST = 255
+_NOISE_REACH = 23
 _LONGEST_VALUE = 80
 
 
@@ -39,8 +41,8 @@ def verify(source: str | Path, *, progress: bool = False) -> list[str]:
 
     Returns:
         One line for each difference, in the order of the rows; empty if there is none. Compared are the order of the
-        rows, pixels, PNG bytes, labels, geometry, gaps, margins, every derived column, and the rows, shards and hashes
-        of the manifest.
+        rows, pixels, PNG bytes, labels, geometry, gaps, margins, every derived column, the rows, shards and hashes
+        of the manifest, and the files under `data/`. A manifest that lists no set is a difference too.
 
     Raises:
         DatasetSourceError: If there is no such source, or it has no manifest.
@@ -51,7 +53,17 @@ def verify(source: str | Path, *, progress: bool = False) -> list[str]:
     folder = find_source(str(source))
     manifests = read_manifests(folder)
     with tqdm(total=sum(manifest.n for manifest in manifests.values()), unit="image", disable=not progress) as bar:
-        return [line for manifest in manifests.values() for line in _set_differences(folder, manifest, bar=bar)]
+        differences = [line for manifest in manifests.values() for line in _set_differences(folder, manifest, bar=bar)]
+    return [*differences, *_folder_differences(folder, manifests.values())]
+
+
+def _folder_differences(folder: Path, manifests: Collection[Manifest]) -> Iterator[str]:
+    if not manifests:
+        yield f"{folder / MANIFEST_NAME}: lists no set"
+    listed = {folder / shard.file for manifest in manifests for shard in manifest.shards}
+    for path in sorted(set((folder / "data").rglob("*")) - listed):
+        if not path.is_dir():
+            yield f"{path}: is not in the manifest"
 
 
 def _set_differences(folder: Path, manifest: Manifest, *, bar: "tqdm[Any]") -> Iterator[str]:
@@ -64,17 +76,14 @@ def _set_differences(folder: Path, manifest: Manifest, *, bar: "tqdm[Any]") -> I
     except DatasetMismatchError as error:
         yield f"{name}: {error}"
         return
-    yield from _manifest_faults(manifest)
-    listed = {folder / shard.file for shard in manifest.shards}
-    for path in sorted(set((folder / "data" / name).glob("*")) - listed):
-        yield f"{path}: is not in the manifest"
+    yield from _study_faults(manifest)
     content = hashlib.sha256()
     start = 0
     for shard in manifest.shards:
         digest = hashlib.sha256()
         rows = 0
         try:
-            for batch in read_batches(folder / shard.file, spec):
+            for batch in read_batches(folder / shard.file, spec, generator=manifest.generator):
                 for row in batch.to_pylist():
                     yield from _row_differences(row, spec, index=start + rows)
                     rows += 1
@@ -97,11 +106,9 @@ def _set_differences(folder: Path, manifest: Manifest, *, bar: "tqdm[Any]") -> I
         )
 
 
-def _manifest_faults(manifest: Manifest) -> Iterator[str]:
-    """What an entry says that does not agree with itself, or with the set of the study of its name."""
+def _study_faults(manifest: Manifest) -> Iterator[str]:
+    """What an entry says that does not agree with the set of the study of its name."""
     name, spec = manifest.name, manifest.spec
-    if (spec.name, spec.seed) != (name, manifest.seed):
-        yield f"{name}: the parameters are of {spec.name} with seed {spec.seed}, the entry says seed {manifest.seed}"
     if name not in SETS:
         return
     if spec != replace(SETS[name], seed=spec.seed, n=spec.n):
@@ -146,18 +153,33 @@ def _geometry_faults(spec: SetSpec, sample: Sample) -> Iterator[str]:
         "number": (sample.count, str(sample.count)),
         "relation": (2, _relation(centers)),
     }[spec.kind]
-    if (sample.count, sample.answer) != labels:
+    if (sample.count, sample.answer) != labels or (spec.kind == "number" and not sample.answer.isdecimal()):
         yield f"count {sample.count} and answer {sample.answer} do not fit the {len(centers)} centres"
     if len(sample.intensities) != len(centers) or (spec.kind == "number" and len(centers) != len(sample.answer)):
         yield f"{len(centers)} centres do not fit {len(sample.intensities)} intensities and answer {sample.answer}"
-    if not all(0 <= level <= _BRIGHTEST for level in (sample.background, *sample.intensities)):
+    reach = _NOISE_REACH if sample.noise else 0
+    if not reach <= sample.background <= _BRIGHTEST - reach or not all(
+        0 <= level <= _BRIGHTEST for level in sample.intensities
+    ):
         yield f"background {sample.background} and intensities {_short(sample.intensities)} are not all in 0..255"
-    low, high = placed.radius, spec.size - 1 - placed.radius
-    if not all(low <= value <= high for center in centers for value in center):
-        yield f"a centre is not in the margins {low}..{high}: {_short(centers)}"
+    across, down = _margins(placed)
+    if not all(x in across and y in down for x, y in centers):
+        margins = " and ".join(f"{margin.start}..{margin.stop - 1}" for margin in dict.fromkeys((across, down)))
+        yield f"a centre is not in the margins {margins}: {_short(centers)}"
     least = 2 * placed.radius + placed.gap
     if closest_pair(centers) < least:
         yield f"two centres are {closest_pair(centers):.2f} px apart, at least {least} is asked"
+
+
+def _margins(spec: SetSpec) -> tuple[range, range]:
+    """The x and the y that a centre may have: a dot, or the box of a digit, lies whole in the image."""
+    if spec.kind != "number":
+        margin = range(spec.radius, spec.size - spec.radius)
+        return margin, margin
+    scale = glyph_scale(spec.size)
+    width, height = GLYPH_WIDTH * scale, GLYPH_HEIGHT * scale
+    across = range(width // 2, spec.size - width + width // 2 + 1)
+    return across, range(height // 2, spec.size - height + height // 2 + 1)
 
 
 def _relation(centers: Centers) -> str:
@@ -177,7 +199,7 @@ def _image_difference(png: bytes, rendered: Pixels) -> str:
     try:
         with Image.open(io.BytesIO(png)) as image:
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"the image cannot be decoded ({error})"
     if pixels.shape != rendered.shape:
         return f"the image has shape {pixels.shape}, its geometry gives {rendered.shape}"

@@ -1,6 +1,7 @@
 """Hull, nearest neighbours and patch offsets against scipy and the specification."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -66,3 +67,14 @@ def test_an_offset_and_its_patch_give_the_centre_again(points, patch):
         assert 0 <= dx < patch
         assert 0 <= dy < patch
         assert (x // patch * patch + dx, y // patch * patch + dy) == (x, y)
+
+
+def test_many_dots_need_little_memory():
+    points = [(x, y) for x in range(0, 400, 5) for y in range(0, 375, 5)]
+    tracemalloc.start()
+    try:
+        assert nearest_distances(tuple(points)) == [5.0] * 6000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6000**2 * 8 / 2  # half of one matrix of all distances

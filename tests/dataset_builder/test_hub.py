@@ -326,3 +326,27 @@ def test_the_token_is_in_no_output_and_no_file(client: Client, small_sets: Path,
     assert [output.returncode for output in outputs] == [0, 1]
     assert not any(secret in output.stdout + output.stderr for output in outputs)
     assert not any(secret.encode() in content for content in [*written, *files_at(client.hub, "main").values()])
+
+
+def test_a_source_whose_hub_repeats_the_token_does_not_get_it_printed(client: Client) -> None:
+    def echo(_step: str) -> None:
+        raise hub_server.HubError(400, f"bad header Authorization: Bearer {hub_server.TOKEN}")
+
+    client.hub.fault = echo
+    line = failure(client.run(CLI, "verify", f"{REPO}@v1.0.0"))
+    assert hub_server.TOKEN not in line
+    assert "bad header Authorization: Bearer ***" in line
+
+
+def test_a_source_that_a_strange_login_cannot_reach_is_one_line_without_it(client: Client) -> None:
+    line = failure(replace(client, token="hf_bad\x01token").run(CLI, "verify", f"{REPO}@v1.0.0"))
+    assert line.startswith(f"halo-dataset: {REPO}@v1.0.0: there is no such folder, and the Hub gives no such dataset (")
+    assert "hf_bad" not in line
+    accented = failure(replace(client, token="hf_bädtoken").run(CLI, "verify", f"{REPO}@v1.0.0"))
+    assert "hf_b" not in accented
+
+
+def test_a_source_that_is_no_hub_is_one_line(client: Client) -> None:
+    client.hub.info = lambda _call: []
+    line = failure(client.run(CLI, "verify", f"{REPO}@v1.0.0"))
+    assert line.startswith(f"halo-dataset: {REPO}@v1.0.0: there is no such folder, and the Hub gives no such dataset (")

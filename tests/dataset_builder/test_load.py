@@ -89,17 +89,33 @@ def test_the_built_in_set_is_built_once_into_a_folder_named_by_its_content(tmp_p
     assert capsys.readouterr().err == ""
 
 
-def test_two_processes_that_start_at_once_both_load_the_built_in_set(tmp_path):
+def test_a_build_for_the_cache_that_was_killed_goes_on_in_the_same_folder(tmp_path):
+    root = tmp_path / "cache" / "halo-probe" / "datasets"
+    sha = CONTENT_SHA256["halo_count_blank"]
+    shard = Path("data/halo_count_blank/test-00000-of-00001.parquet")
+    build_set(SETS["halo_count_blank"], root / f".{sha}.partial")
+    (root / f".{sha}.partial" / MANIFEST_NAME).unlink()
+    (root / f".{sha}.lock").touch()
+    written = (root / f".{sha}.partial" / shard).stat().st_mtime_ns
+    assert len(load_set("halo_count_blank")) == 32
+    assert [path.name for path in root.iterdir()] == [sha]
+    assert (root / sha / shard).stat().st_mtime_ns == written
+
+
+def test_processes_that_start_at_once_all_load_the_built_in_set_that_one_of_them_builds(tmp_path):
     code = "from dataset_builder.load import *; print(content_sha256(load_set('halo_count_blank')))"
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+        for _ in range(3)
     ]
+    progress = ""
     for process in processes:
         out, err = process.communicate()
+        progress += err
         assert (process.returncode, out) == (0, CONTENT_SHA256["halo_count_blank"] + "\n"), err
     folders = list((tmp_path / "cache" / "halo-probe" / "datasets").iterdir())
     assert [folder.name for folder in folders] == [CONTENT_SHA256["halo_count_blank"]]
+    assert progress.count("| 32/32 [") == 1
 
 
 def test_a_spoilt_cache_is_an_error_that_says_what_to_remove(tmp_path):
@@ -188,6 +204,11 @@ def empty_an_image(rows):
     return rows
 
 
+def name_a_path(rows):
+    rows[0]["image"]["path"] = "halo.png"
+    return rows
+
+
 FIX = "build or download the set again$"
 
 
@@ -202,6 +223,9 @@ FIX = "build or download the set again$"
         (lambda rows: [row | {"parameters": "{}"} for row in rows], "halo_count-00000 has other parameters than the manifest"),
         (empty_a_cell, "has empty cells in centers"),
         (empty_an_image, "has empty cells in image"),
+        (name_a_path, "has paths in image"),
+        (lambda rows: [rows[0] | {"nearest_distance": [float("nan")]}, *rows[1:]],
+         "has cells that are no numbers in nearest_distance"),
     ],
 )  # fmt: skip
 def test_changed_rows_are_an_error_that_says_where_and_what(change, message, folder):
@@ -221,6 +245,31 @@ def drop_a_column(folder):
     pq.write_table(pq.read_table(folder / SHARDS[1]).drop_columns("hull"), folder / SHARDS[1])
 
 
+def break_utf8(folder):
+    table = pq.read_table(folder / SHARDS[1])
+    place = table.schema.get_field_index("answer")
+    broken = pa.array([b"\xff"] * table.num_rows, pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(place, table.schema.field(place), broken), folder / SHARDS[1])
+
+
+def redescribe(key, value):
+    def spoil(folder):
+        table = pq.read_table(folder / SHARDS[1])
+        pq.write_table(table.replace_schema_metadata({**table.schema.metadata, key: value}), folder / SHARDS[1])
+
+    return spoil
+
+
+def change_shard(folder, **changes):
+    shards = json.loads((folder / MANIFEST_NAME).read_text())["sets"]["halo_count"]["shards"]
+    change_entry(folder, shards=[{**shards[0], **changes}, *shards[1:]])
+
+
+def change_generator(folder, generator):
+    content = json.loads((folder / MANIFEST_NAME).read_text())
+    (folder / MANIFEST_NAME).write_text(json.dumps({**content, "generator": generator}))
+
+
 def drop_last_shard_from_manifest(folder):
     content = json.loads((folder / MANIFEST_NAME).read_text())
     del content["sets"]["halo_count"]["shards"][1]
@@ -236,6 +285,21 @@ def drop_last_shard_from_manifest(folder):
         (lambda f: (f / SHARDS[1]).write_bytes(b""), DatasetSourceError, rf"{SHARDS[1]}: cannot be read"),
         (lambda f: shutil.copy(f / SHARDS[0], f / SHARDS[1]), DatasetMismatchError,
          "row 4 is halo_count-00000 with index 0 where halo_count-00004 should be"),
+        (break_utf8, DatasetSourceError, rf"{SHARDS[1]}: cannot be read \(.*UTF8.*\); {FIX}"),
+        (redescribe(b"huggingface", b"{}"), DatasetMismatchError, rf"{SHARDS[1]}: declares other features than halo_count"),
+        (redescribe(b"halo_generator", b"0.1"), DatasetMismatchError, "or another generator; build or download"),
+        (lambda f: change_generator(f, "9.9.9"), DatasetMismatchError, "halo_count of generator 9.9.9, or another"),
+        (lambda f: change_generator(f, 1), DatasetMismatchError, "TypeError: generator is 1, not of type str"),
+        (lambda f: change_entry(f, n="6"), DatasetMismatchError, "TypeError: n is '6', not of type int"),
+        (lambda f: change_entry(f, seed=True), DatasetMismatchError, "TypeError: seed is True, not of type int"),
+        (lambda f: change_entry(f, seed=5), DatasetMismatchError, "are of halo_count with seed 0, the entry says seed 5"),
+        (lambda f: change_entry(f, parameters=[]), DatasetMismatchError, "parameters is .., not of type dict"),
+        (lambda f: change_entry(f, content_sha256=None), DatasetMismatchError, "content_sha256 is None, not of type str"),
+        (lambda f: change_entry(f, content_sha256="0"), DatasetMismatchError, "content_sha256 is '0', not a SHA-256"),
+        (lambda f: change_shard(f, rows=4.0), DatasetMismatchError, "rows is 4.0, not of type int"),
+        (lambda f: change_shard(f, sha256="x" * 64), DatasetMismatchError, "sha256 is 'x+', not a SHA-256"),
+        (lambda f: change_shard(f, file=7), DatasetMismatchError, "file is 7, not of type str"),
+        (lambda f: change_shard(f, file="../a.parquet"), DatasetMismatchError, "file is '../a.parquet', not data/halo_count/"),
         (drop_last_shard_from_manifest, DatasetMismatchError, "halo_count has 4 rows of content .* says 6 of"),
         (lambda f: change_entry(f, n=7), DatasetMismatchError, "halo_count has 6 rows of content .* says 7 of"),
         (lambda f: change_entry(f, content_sha256="0" * 64), DatasetMismatchError, "where the manifest says 6 of 0000"),
@@ -259,6 +323,24 @@ def test_a_missing_folder_is_one_clear_line(source):
     with pytest.raises(
         DatasetSourceError, match=rf"^{source}: there is no such folder, and it is not ORG/NAME@REVISION;"
     ):
+        load_set("halo_count", source=source)
+
+
+@pytest.mark.parametrize(
+    "change", [{"radius": 10.0}, {"question": ["How many?"]}, {"balanced": 0}, {"counts": [1, "2"]}]
+)
+def test_a_parameter_of_another_type_is_one_clear_line(change, folder):
+    parameters = read_manifests(folder)["halo_count"].parameters
+    change_entry(folder, parameters={**parameters, **change})
+    with pytest.raises(
+        DatasetMismatchError, match="describes no set .set parameters: TypeError: .+ is .+, not of type"
+    ):
+        load_set("halo_count", source=str(folder))
+
+
+@pytest.mark.parametrize("source", ["~no-such-user-as-this/sets", "a" * 5000])
+def test_a_name_that_the_system_refuses_is_one_clear_line(source):
+    with pytest.raises(DatasetSourceError, match=r"cannot be looked for \(.+\); name a folder"):
         load_set("halo_count", source=source)
 
 

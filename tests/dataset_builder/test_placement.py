@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
 from dataset_builder.errors import PlacementError
-from dataset_builder.placement import Space, place_dots
+from dataset_builder.placement import Space, check_count, place_dots
 from dataset_builder.stream import random_words
 
 LAYOUTS = ["uniform", "annulus", "center", "grid"]
@@ -88,3 +88,17 @@ def test_a_layout_that_cannot_succeed_ends_in_seconds_and_names_a_count_that_doe
 def test_the_largest_count_is_exact_where_it_is_known(space, largest):
     with pytest.raises(PlacementError, match=rf"largest count that fits is {largest}:"):
         place_dots(random_words(b"none"), 60, space=space)
+
+
+def test_a_count_that_only_some_attempts_reach_is_refused_and_the_one_named_passes():
+    space = Space(256, 10, 20, "uniform")
+
+    def streams():
+        return [random_words(b"attempt %d" % attempt) for attempt in range(4)]
+
+    with pytest.raises(PlacementError) as error:
+        check_count(streams(), 999, space=space)
+    largest = int(re.search(r"the largest count that fits is (\d+):", str(error.value))[1])
+    check_count(streams(), largest, space=space)
+    with pytest.raises(PlacementError, match=f"^{largest + 1} dots .* the largest count that fits is {largest}:"):
+        check_count(streams(), largest + 1, space=space)

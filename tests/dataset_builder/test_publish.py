@@ -1,9 +1,12 @@
 """`publish` against a local Hub, step by step, with the real client."""
 
 import hashlib
+import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -240,7 +243,7 @@ def test_a_set_that_is_not_what_its_manifest_says_is_not_released(small_sets: Pa
     shutil.copytree(small_sets, tmp_path / "damaged")
     table = pq.read_table(small_sets / SHARDS[1])
     pq.write_table(table.slice(0, 1), tmp_path / "damaged" / SHARDS[1])
-    with pytest.raises(DatasetMismatchError, match="halo_count has content .* where its manifest says"):
+    with pytest.raises(DatasetMismatchError, match="holds 1 rows of content .* where the manifest says 2 of"):
         make_release(tmp_path / "damaged", NAMES, repo_id=REPO)
 
 
@@ -297,3 +300,51 @@ def test_a_bad_argument_is_told_with_exit_code_2(
 def test_an_unknown_set_is_told_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["publish", REPO, "--dry-run", "--sets", "no_such_set"]) == 2
     assert "no set is named 'no_such_set'" in capsys.readouterr().err
+
+
+def change_set(content: dict[str, Any], **changes: object) -> None:
+    content["sets"]["halo_count"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: change_set(content, n=7), "halo_count has 6 rows of content .* says 7 of"),
+        (lambda content: content["sets"]["halo_count"]["shards"][0].update(sha256="0" * 64), "says 4 of 0{64};"),
+        (lambda content: content["sets"]["halo_count"]["shards"][0].update(rows=99), "says 99 of"),
+        (lambda content: change_set(content, seed=5), "of halo_count with seed 0, the entry says seed 5; build"),
+        (lambda content: change_set(content, seed="0"), "TypeError: seed is '0', not of type int"),
+    ],
+)
+def test_a_folder_that_cannot_be_loaded_is_not_published(
+    change: Callable[[dict[str, Any]], None],
+    message: str,
+    small_sets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = shutil.copytree(small_sets, tmp_path / "spoilt")
+    content = json.loads((folder / "MANIFEST.json").read_text())
+    change(content)
+    (folder / "MANIFEST.json").write_text(json.dumps(content))
+    assert main(["publish", REPO, "--dry-run", "--folder", str(folder), "--sets", *NAMES]) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert re.search(message, shown.err)
+
+
+def test_without_a_temporary_folder_it_is_one_line_that_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert main(["publish", REPO, "--dry-run", "--sets", "halo_count_blank"]) == 1
+    assert re.fullmatch(
+        r"halo-dataset: no temporary folder can be made \(.+\); set TMPDIR .*\n", capsys.readouterr().err
+    )
+
+
+def test_an_answer_that_is_not_of_the_hub_is_one_line(hub: Hub, api: HfApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(REPO, release(), api=api)
+    monkeypatch.setattr(hub, "refs", lambda _call: {})
+    with pytest.raises(PublishError, match="could not read what is at ada/dots: the Hub's answer is not understood"):
+        publish(REPO, release(), api=api, tag="v1.0.0")

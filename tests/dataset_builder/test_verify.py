@@ -277,3 +277,68 @@ def test_a_manifest_says_the_same_after_writing_and_reading(folder):
     manifest = read_manifests(folder)["halo_count"]
     write_manifests(folder, [manifest])
     assert asdict(read_manifests(folder)["halo_count"]) == asdict(manifest)
+
+
+def change_first_number(folder: Path, change: Callable[[dict], object]) -> list[str]:
+    build_set(replace(SETS["halo_ocr"], n=2), folder)
+    path = next(folder.rglob("*.parquet"))
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows[0])
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    return verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row["centers"].__setitem__(0, [79, 500]), "not in the margins 80..944 and 112..912"),
+        (lambda row: row["centers"].__setitem__(0, [945, 500]), "not in the margins 80..944 and 112..912"),
+        (lambda row: row["centers"].__setitem__(1, [500, 111]), "not in the margins 80..944 and 112..912"),
+        (lambda row: row["centers"].__setitem__(1, [500, 913]), "not in the margins 80..944 and 112..912"),
+        (lambda row: row["centers"].__setitem__(1, [1020, 1020]), "not in the margins 80..944 and 112..912"),
+        (lambda row: row["centers"].__setitem__(0, [80, 112]), "pixel values differ from its geometry"),
+        (lambda row: row["centers"].__setitem__(0, [944, 912]), "pixel values differ from its geometry"),
+        (lambda row: row.update(answer="ab"), "count "),
+        (lambda row: row.update(answer="-5", count=-5), "count -5 and answer -5 do not fit"),
+    ],
+)
+def test_a_number_that_cannot_be_drawn_there_is_named(change, message, tmp_path):
+    assert any(
+        line.startswith("halo_ocr-00000: ") and message in line for line in change_first_number(tmp_path, change)
+    )
+
+
+def test_noise_that_would_be_clipped_is_named(tmp_path):
+    build_set(replace(SETS["halo_count_noise"], n=1), tmp_path)
+    path = next(tmp_path.rglob("*.parquet"))
+    table = pq.read_table(path)
+    row = table.to_pylist()[0] | {"background": 5}
+    pq.write_table(pa.Table.from_pylist([row], schema=table.schema), path)
+    assert any(line.startswith("halo_count_noise-00000: background 5 and") for line in verify(tmp_path))
+
+
+@pytest.mark.parametrize("stray", ["data/stray.parquet", "data/other/test-00000-of-00001.parquet"])
+def test_a_file_under_data_that_no_set_lists_is_found(stray, folder):
+    (folder / stray).parent.mkdir(exist_ok=True)
+    (folder / stray).touch()
+    assert verify(folder) == [f"{folder / stray}: is not in the manifest"]
+
+
+def test_a_set_that_was_dropped_from_the_manifest_is_found_and_a_manifest_of_none_too(folder):
+    shards = sorted((folder / "data/halo_count").iterdir())
+    write_manifests(folder, [])
+    assert verify(folder) == [
+        f"{folder / MANIFEST_NAME}: lists no set",
+        *(f"{shard}: is not in the manifest" for shard in shards),
+    ]
+
+
+def test_cells_that_cannot_be_compared_are_one_line(folder):
+    change_rows(folder, lambda rows: rows[0]["nearest_distance"].__setitem__(0, float("nan")))
+    assert f"{folder / SHARD}: has cells that are no numbers in nearest_distance; build the set again" in verify(folder)
+    table = pq.read_table(folder / SHARD)
+    broken = pa.array([b"\xff"] * table.num_rows, pa.binary()).view(pa.string())
+    place = table.schema.get_field_index("answer")
+    pq.write_table(table.set_column(place, table.schema.field(place), broken), folder / SHARD)
+    assert any(line.startswith(f"{folder / SHARD}: cannot be read (") for line in verify(folder))
