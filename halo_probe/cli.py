@@ -45,6 +45,19 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", type=Path, metavar="FILE", help="write the same numbers there too")
     compare.add_argument("--force", action="store_true", help="compare incomparable runs, and say so in the report")
     compare.set_defaults(run=_compare)
+    score = commands.add_parser(
+        "score",
+        help="score the stored maps of a run",
+        description="Compute every metric of the maps of a run, one row for each document, generation step and layer, "
+        "as RUN/scores.parquet and RUN/scores.csv. Prints their paths.",
+    )
+    score.add_argument("folder", type=Path, metavar="RUN", help="an --output_path of lmms-eval with --model halo")
+    score.add_argument("--null", action="store_true", help="compare spatial metrics with those on 200 other images")
+    score.add_argument(
+        "--layers", choices=("last", "all"), default="all", help="recorded layers (default: %(default)s)"
+    )
+    score.add_argument("--workers", type=int, default=2, help="number of processes (default: %(default)s)")
+    score.set_defaults(run=_score)
     return parser
 
 
@@ -67,3 +80,9 @@ def _compare(arguments: argparse.Namespace) -> list[str]:
     if arguments.json:
         write_json(report, arguments.json)
     return [render_markdown(report)]
+
+
+def _score(arguments: argparse.Namespace) -> list[Path]:
+    from halo_probe.score.run import score_run
+
+    return score_run(arguments.folder, layers=arguments.layers, null=arguments.null, workers=arguments.workers)

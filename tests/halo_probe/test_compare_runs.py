@@ -321,7 +321,7 @@ def test_runs_that_differ_in_a_field_are_refused_by_its_name_and_labelled_when_f
     a = write_run(tmp_path / "a", {"halo_count": rows})
     b = write_run(tmp_path / "b", {"halo_count": rows}, **INCOMPARABLE[field])
     code, out, error = compare(capsys, a, b)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert error.startswith(f"halo-probe: halo_count: the {field} differs: ")
     assert error.count("\n") == 1
     assert "--force" in error
@@ -344,7 +344,7 @@ def test_other_documents_or_questions_are_refused_without_any_signature(change, 
     a = write_run(tmp_path / "a", {"halo_count": rows}, signed=False)
     b = write_run(tmp_path / "b", {"halo_count": change(rows)}, signed=False)
     code, _, error = compare(capsys, a, b)
-    assert code == 1
+    assert code == 2
     assert f"halo_count: the {field} differs" in error
     expected = {"number of documents": {100}, "documents": set(), "questions": {210}}[field]
     assert {row["n"] for row in compared(capsys, tmp_path, a, b, "--force")["pairs"]} == expected
@@ -373,7 +373,7 @@ def test_a_foreign_task_is_left_out_by_name(capsys, tmp_path):
     assert "Left out, being no counting tasks: brightness." in out
     alone = write_run(tmp_path / "b", {"brightness": foreign})
     code, _, error = compare(capsys, alone)
-    assert code == 1
+    assert code == 2
     assert "no counting task" in error
 
 
@@ -414,7 +414,7 @@ def test_half_a_run_is_refused_with_one_line(damage, words, capsys, tmp_path):
     run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(14))})
     damage(run)
     code, out, error = compare(capsys, run)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert error.startswith("halo-probe: ")
     assert error.count("\n") == 1
     for word in words:
@@ -423,7 +423,7 @@ def test_half_a_run_is_refused_with_one_line(damage, words, capsys, tmp_path):
 
 def test_no_run_at_all_is_refused_with_one_line(capsys, tmp_path):
     code, _, error = compare(capsys, tmp_path / "gone")
-    assert (code, error.count("\n")) == (1, 1)
+    assert (code, error.count("\n")) == (2, 1)
     assert "there is no such folder" in error
     (tmp_path / "empty").mkdir()
     assert "is empty; give the --output_path" in compare(capsys, tmp_path / "empty")[2]

@@ -1,0 +1,106 @@
+"""Scoring a run: its maps, read part by part in several processes, become one table beside them."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pyarrow import csv
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from halo_probe.errors import HaloError, UsageError
+from halo_probe.score.dots import find_dots
+from halo_probe.score.parts import SCORES_SCHEMA, Layers, read_signature, score_part
+
+
+def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, workers: int = 2) -> list[Path]:
+    """Score every map of a run, in one row for each document, generation step and layer.
+
+    Earlier scores of the run are replaced once the new ones are whole.
+
+    Args:
+        folder: The `--output_path` of an lmms-eval run with `--model halo`.
+        layers: Which of the recorded layers.
+        null: Whether to compare the spatial metrics with their null, which takes several times as long.
+        workers: Number of processes, each of one thread.
+
+    Returns:
+        Paths of the scores, `scores.parquet` and `scores.csv` in the folder.
+
+    Raises:
+        UsageError: If the folder holds no maps, or those of two runs, or the set at hand is not what the run saw.
+        DatasetError: If a set cannot be loaded.
+        HaloError: If a file cannot be read or written, or a process was killed.
+    """
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: give at least 1.")
+    maps = folder / "halo"
+    parts = sorted(maps.glob("part-*.parquet"))
+    if not parts:
+        what = "holds no maps" if folder.is_dir() else "there is no such folder"
+        raise UsageError(f"{maps}: {what}; give the --output_path of an lmms-eval run with --model halo.")
+    signature = read_signature(parts)
+    dots = find_dots(signature, _configs(folder, signature))
+    score = partial(score_part, dots=dots, layers=layers, null=null)
+    outputs = [folder / "scores.parquet", folder / "scores.csv"]
+    with (
+        _replacing(outputs[0]) as table_file,
+        _replacing(outputs[1]) as csv_file,
+        pq.ParquetWriter(table_file, SCORES_SCHEMA, compression="zstd") as table_writer,
+        csv.CSVWriter(csv_file, SCORES_SCHEMA) as csv_writer,
+        processes(workers) as pool,
+    ):
+        for scores in tqdm(pool.map(score, parts), total=len(parts), desc="Scoring", unit="part", disable=None):
+            table_writer.write_table(scores)
+            csv_writer.write_table(scores)
+    return outputs
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes of one thread each.
+
+    Raises:
+        HaloError: On leaving, if one was killed.
+    """
+    # Not forked: this process has threads. One thread of BLAS each, or they wait for each other's.
+    context = get_context("spawn")
+    try:
+        with ProcessPoolExecutor(workers, context, initializer=threadpool_limits, initargs=(1,)) as pool:
+            yield pool
+    except BrokenProcessPool:
+        raise HaloError(
+            "a scoring process was killed, for want of memory perhaps; try again with --workers 1."
+        ) from None
+
+
+def _configs(folder: Path, signature: dict[str, Any]) -> dict[str, Any]:
+    """The tasks' configurations in the results of the run with this signature; empty where it did not finish."""
+    for file in sorted({*folder.glob("*_results.json"), *folder.glob("*/*_results.json")}):
+        try:
+            results = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise HaloError(f"{file}: cannot be read, or only half of it ({error}); remove it.") from None
+        if isinstance(results, dict) and results.get("halo", {}).get("signature") == signature:
+            return dict(results["configs"])
+    return {}
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write, which takes the place of the path when all of it is written."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except OSError as error:
+        raise HaloError(f"{path}: cannot be written ({error.strerror or error}); make room for it.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
