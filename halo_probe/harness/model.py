@@ -17,8 +17,6 @@ from halo_probe.errors import UnsupportedModelError, UsageError
 from halo_probe.harness.boundary import ending_loudly
 from halo_probe.harness.run import ProbedRun, attach
 
-_OWN_ARGUMENTS = ("base", "layers", "maps")
-
 
 class _Halo(lmms):
     """Creates the base model and attaches a run to it; never instantiated itself."""
@@ -58,7 +56,8 @@ class HaloChat(_Halo):
 
 def _create(arg_string: str, additional_config: dict[str, Any] | None, *, force_simple: bool) -> lmms:
     arguments = simple_parse_args_string(arg_string)
-    base = arguments.get("base")
+    base, maps = arguments.pop("base", None), arguments.pop("maps", None)
+    layers = _layer_choice(arguments.pop("layers", "last"))
     known = [name for name in models.list_available_models(include_aliases=True) if not name.startswith("halo")]
     if base not in known:
         given = "base= is missing" if base is None else f"base={base!r} is not a model of lmms-eval"
@@ -66,12 +65,10 @@ def _create(arg_string: str, additional_config: dict[str, Any] | None, *, force_
             f"{given}: name the lmms-eval model to probe, such as "
             "--model_args base=qwen3_vl,pretrained=PATH (`lmms-eval models` lists them)."
         )
-    forwarded = {**arguments, **{k: v for k, v in (additional_config or {}).items() if v is not None}}
-    for name in _OWN_ARGUMENTS:
-        forwarded.pop(name, None)
-    lm = _load(models.get_model(base, force_simple), base, forwarded)
-    target = prepare_target(_network(lm, base), layers=_layer_choice(arguments.get("layers", "last")))
-    attach(ProbedRun(lm=lm, base=base, target=target, arguments=arguments, maps=arguments.get("maps")), name="halo")
+    settings = {name: value for name, value in (additional_config or {}).items() if value is not None}
+    lm = _load(models.get_model(base, force_simple), base, {**arguments, **settings})
+    target = prepare_target(_network(lm, base), layers=layers)
+    attach(ProbedRun(lm=lm, base=base, target=target, arguments=arguments, maps=maps), name="halo")
     return lm
 
 

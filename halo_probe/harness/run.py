@@ -46,6 +46,7 @@ class ProbedRun:
     target: Target | None
     """The recorded model; let go when lmms-eval cleans up, before it scores."""
     arguments: Mapping[str, Any]
+    """The base model's own `--model_args`."""
     maps: str | None
     """Folder for the maps instead of `OUTPUT/halo`."""
 

@@ -10,7 +10,6 @@ from dataset_builder.load import content_sha256
 from halo_probe.capture.recorder import Target
 
 _CALL = ("limit", "offset", "system_instruction", "apply_chat_template", "fewshot_as_multiturn")
-_OUR_OWN = ("base", "pretrained", "layers", "maps")
 _PACKAGES = ("halo-probe", "lmms-eval", "torch", "transformers", "datasets", "numpy")
 
 
@@ -22,7 +21,7 @@ def run_signature(
     Args:
         target: The recorded model and layers.
         base: Name of the lmms-eval model.
-        arguments: Its `--model_args`.
+        arguments: Its own `--model_args`.
         tasks: lmms-eval task objects by name.
         call: The arguments of lmms-eval's `evaluate`.
 
@@ -50,8 +49,8 @@ def run_signature(
 
 
 def _tells(name: str) -> bool:
-    """Whether an argument says something about the numbers: not where they go, and never a secret."""
-    return name not in _OUR_OWN and not name.endswith(("token", "key", "secret", "password"))
+    """Whether an argument belongs beside `pretrained`: never a secret."""
+    return name != "pretrained" and not name.endswith(("token", "key", "secret", "password"))
 
 
 def _task_fields(task: Any) -> dict[str, Any]:

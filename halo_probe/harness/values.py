@@ -40,8 +40,7 @@ class TokenValues:
 def token_values(generation: Generation, pieces: Sequence[str]) -> TokenValues:
     """Score each step of a generation at its last recorded layer (spec §1 and §2)."""
     complete = generation.visible[:, -1] == generation.image_positions.size
-    renormalised = generation.rn[:, -1]
-    maps = {"": generation.eq1[:, -1], "_rn": renormalised}
+    maps = {"": generation.eq1[:, -1], "_rn": generation.rn[:, -1]}
     defined = {
         suffix: complete & np.isfinite(rows).all(axis=1) & (rows.sum(axis=1) > 0) for suffix, rows in maps.items()
     }
@@ -81,8 +80,8 @@ def summarize(values: Sequence[TokenValues]) -> dict[str, float | None]:
 def digit_values(values: TokenValues, digits: DigitSteps) -> dict[str, float | None]:
     """Values at the digits' steps: `DIGIT_KEYS`.
 
-    The second digit has a value only where it is a token of its own (status `split`); a changed sign of the names
-    follows spec §10: `decay` and `rise` are second minus first, so sparsity decays where `sparsity_decay` is negative.
+    The second digit has a value only where it is a token of its own (status `split`). `sparsity_decay` and
+    `entropy_rise` are second minus first (spec §10), so sparsity decays where `sparsity_decay` is negative.
     """
     result: dict[str, float | None] = {}
     for key in ("sparsity", "entropy", "visual_mass"):
