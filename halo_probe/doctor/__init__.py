@@ -1,0 +1,1 @@
+"""Whether a model can be probed, and what a run would cost."""
