@@ -1,1 +1,5 @@
-"""Tiny checkpoints of real model classes, built by code: they run every path without a download."""
+"""Small models of real classes that run every path without a download: one of random weights, and two trained ones."""
+
+from halo_probe.embedded.trained import trained_checkpoint
+
+__all__ = ["trained_checkpoint"]
