@@ -31,6 +31,7 @@ class Stage:
         questions: What is asked, each with its weight.
         spread: How far from the middle a number to read may stand, in pixels.
         learning_rates: Of the first step and the last; half a cosine lies between them.
+        decay: Number of steps that half a cosine takes, `steps` where None; a longer one is left unfinished.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Stage:
     counts: tuple[tuple[tuple[int, int], int], ...]
     questions: tuple[tuple[Question, int], ...]
     learning_rates: tuple[float, float]
+    decay: int | None = None
     spread: int = 1024
 
 
@@ -75,6 +77,7 @@ _TO_COUNT: _Questions = (("count", 7), ("blank", 1), ("echo", 2))
 _TO_READ: _Questions = (("count", 5), ("blank", 1), ("echo", 2), ("number", 8))
 _ALL: _Questions = (("count", 8), ("reversed", 2), ("words", 1), ("blank", 1), ("echo", 1), ("number", 3))
 _AS_ASKED: _Questions = (("count", 9), ("reversed", 2), ("words", 1), ("blank", 1), ("echo", 1), ("number", 2))
+_AT_LAST: _Questions = (("count", 9), ("reversed", 1), ("blank", 1), ("echo", 1), ("number", 4))
 
 _PEAK = (1e-3, 1e-3)
 _TO_16 = Stage(
@@ -96,6 +99,17 @@ _TO_30 = Stage(
     questions=_TO_READ,
     learning_rates=(5e-4, 5e-4),
     spread=0,
+)
+
+_TO_99 = Stage(
+    name="to 99",
+    steps=400,
+    batch=8,
+    size=1024,
+    counts=(((10, 16), 2), ((10, 99), 1)),
+    questions=_AS_ASKED,
+    learning_rates=(5e-4, 1e-5),
+    decay=800,
 )
 
 _COUNTS = Recipe(
@@ -125,15 +139,8 @@ _COUNTS = Recipe(
             questions=_ALL,
             learning_rates=(5e-4, 5e-4),
         ),
-        Stage(
-            name="to 99",
-            steps=800,
-            batch=8,
-            size=1024,
-            counts=(((10, 16), 2), ((10, 99), 1)),
-            questions=_AS_ASKED,
-            learning_rates=(5e-4, 1e-5),
-        ),
+        _TO_99,
+        replace(_TO_99, name="to 99, slower", steps=700, questions=_AT_LAST, learning_rates=(3e-4, 1e-5), decay=None),
     ),
 )
 

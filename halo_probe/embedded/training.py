@@ -278,7 +278,7 @@ def _learning_rate(recipe: Recipe, step: int) -> float:
     stage = _stage_at(recipe, step)
     begun = sum(other.steps for other in recipe.stages[: recipe.stages.index(stage)])
     first, last = stage.learning_rates
-    rate = last + (first - last) * 0.5 * (1 + math.cos(math.pi * (step - begun) / stage.steps))
+    rate = last + (first - last) * 0.5 * (1 + math.cos(math.pi * (step - begun) / (stage.decay or stage.steps)))
     return rate * min(1.0, (step + 1) / recipe.warmup)
 
 
