@@ -77,7 +77,8 @@ _TO_COUNT: _Questions = (("count", 7), ("blank", 1), ("echo", 2))
 _TO_READ: _Questions = (("count", 5), ("blank", 1), ("echo", 2), ("number", 8))
 _ALL: _Questions = (("count", 8), ("reversed", 2), ("words", 1), ("blank", 1), ("echo", 1), ("number", 3))
 _AS_ASKED: _Questions = (("count", 9), ("reversed", 2), ("words", 1), ("blank", 1), ("echo", 1), ("number", 2))
-_AT_LAST: _Questions = (("count", 9), ("reversed", 1), ("blank", 1), ("echo", 1), ("number", 4))
+_TO_READ_MORE: _Questions = (("count", 9), ("reversed", 1), ("blank", 1), ("echo", 1), ("number", 4))
+_AT_LAST: _Questions = (("count", 11), ("reversed", 1), ("blank", 1), ("echo", 1), ("number", 3))
 
 _PEAK = (1e-3, 1e-3)
 _TO_16 = Stage(
@@ -140,7 +141,10 @@ _COUNTS = Recipe(
             learning_rates=(5e-4, 5e-4),
         ),
         _TO_99,
-        replace(_TO_99, name="to 99, slower", steps=700, questions=_AT_LAST, learning_rates=(3e-4, 1e-5), decay=None),
+        replace(_TO_99, name="to 99, slower", questions=_TO_READ_MORE, learning_rates=(3e-4, 1e-5), decay=700),
+        replace(
+            _TO_99, name="to 99, at last", steps=400, questions=_AT_LAST, learning_rates=(1.5e-4, 5e-6), decay=None
+        ),
     ),
 )
 
