@@ -23,3 +23,7 @@ class NoImageTokensError(CaptureError):
 
 class UsageError(HaloError, ValueError):
     """An argument or a folder that the user has to change."""
+
+
+class NothingToDrawError(HaloError, LookupError):
+    """Runs that hold too little for a figure; the message says what is missing and what would bring it."""

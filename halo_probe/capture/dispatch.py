@@ -2,7 +2,8 @@
 
 Model code asks `ALL_ATTENTION_FUNCTIONS.get_interface(name, default)` for its kernel at every call. While a listener is
 attached, that one method hands out the same kernel followed by a look at the arguments. The name, the masks made for it
-and the kernel itself stay what they were, so the model computes bit for bit what it would have computed.
+and the kernel itself stay what they were, so the model computes bit for bit what it would have computed, unless a
+listener hands back another output.
 
 (The mapping itself is no place to listen: the eager kernel is not in it, it is the caller's `default`.)
 """
@@ -10,6 +11,7 @@ and the kernel itself stay what they were, so the model computes bit for bit wha
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,25 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Listener = Callable[["nn.Module", "torch.Tensor", "torch.Tensor", "torch.Tensor | None", Mapping[str, Any]], None]
-"""Called with module, query, key, mask and the keyword arguments of the attention function, after the kernel ran."""
+
+@dataclass(frozen=True, eq=False)
+class AttentionCall:
+    """What an attention function was given. B rows of the batch, H query heads, G key heads, Q queries, K keys."""
+
+    query: "torch.Tensor"
+    """B × H × Q × D."""
+    key: "torch.Tensor"
+    """B × G × K × D, each key head serving H / G query heads in order."""
+    value: "torch.Tensor"
+    """B × G × K × E."""
+    mask: Any
+    """None, or what the kernel takes: a tensor or a `BlockMask`."""
+    arguments: Mapping[str, Any]
+    """The other arguments: scaling, soft-cap and the like."""
+
+
+Listener = Callable[[AttentionCall, Any], Any]
+"""Called after the kernel ran, with its arguments and its output; returns the output to use, most often the same."""
 
 _LISTENER = "_halo_listener"  # an attribute of the module itself: found in one dictionary look-up, gone with the module
 _SEAM = "get_interface"
@@ -83,6 +102,4 @@ def _attend(  # noqa: PLR0913, PLR0917 - the kernel, then the signature of atten
 ) -> Any:
     output = kernel(module, query, key, value, attention_mask, *args, **kwargs)
     listener = vars(module).get(_LISTENER)
-    if listener is not None:
-        listener(module, query, key, attention_mask, kwargs)
-    return output
+    return output if listener is None else listener(AttentionCall(query, key, value, attention_mask, kwargs), output)

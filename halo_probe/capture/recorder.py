@@ -1,31 +1,34 @@
 """Recording the attention to the image tokens during a model's own `generate`."""
 
-import copy
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from halo_probe.capture.dispatch import listen
-from halo_probe.capture.image_tokens import ImageTokens, check_family, locate_image_tokens
+from halo_probe.capture.collection import Rows
+from halo_probe.capture.decoding import Decoding
+from halo_probe.capture.dispatch import AttentionCall, listen
+from halo_probe.capture.image_tokens import check_family, locate_image_tokens
 from halo_probe.capture.layers import Layer, LayerChoice, attention_modules, choose_layers
+from halo_probe.capture.masks import RowMasks, is_flash
+from halo_probe.capture.override import EditedLogits, Override
 from halo_probe.capture.recording import Generation, Recording
-from halo_probe.capture.rows import image_attention, last_row_logits
+from halo_probe.capture.session import Session
+from halo_probe.capture.sinks import VisualSinks, sink_layers
 from halo_probe.errors import CaptureError, UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from halo_probe.interventions import Intervention
+
 Heads = Literal["mean", "all"]
-_KERNELS = ("sdpa", "eager")
-_MODES = ("greedy_search", "sample")
+_KERNELS = ("sdpa", "eager", "flex_attention")
 
 
 @dataclass(frozen=True)
@@ -34,22 +37,35 @@ class Target:
 
     model: "PreTrainedModel"
     modules: Mapping[Layer, "nn.Module"]
+    """The attention module of each recorded layer, in order."""
+    attention: Mapping[Layer, "nn.Module"]
+    """That of every layer of the language model that has one."""
     kernel: str
     """Name of the attention implementation that the language model runs."""
-    layer_count: int
-    """Number of attention layers in the language model, recorded or not."""
-    last_layer: int
-    """Index of the last of them."""
     keep_heads: bool
+    sink_layers: Sequence["nn.Module"] = ()
+    """The decoder layers in whose hidden states visual sinks are looked for; empty where they are not asked for."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The recorded layers, in order."""
         return tuple(self.modules)
 
+    @property
+    def layer_count(self) -> int:
+        """Number of attention layers in the language model, recorded or not."""
+        return len(self.attention)
 
-def prepare_target(model: "PreTrainedModel", *, layers: LayerChoice = "last", heads: Heads = "mean") -> Target:
-    """Check that a model can be recorded and choose its layers.
+    @property
+    def last_layer(self) -> int:
+        """Index of the last of them."""
+        return max(layer.index for layer in self.attention)
+
+
+def prepare_target(
+    model: "PreTrainedModel", *, layers: LayerChoice = "last", heads: Heads = "mean", sinks: bool = False
+) -> Target:
+    """Check that a model can be recorded and choose its layers. The arguments are those of `record_attention`.
 
     Raises:
         UnsupportedModelError: If its family, its kernel or its layers cannot be recorded.
@@ -58,27 +74,38 @@ def prepare_target(model: "PreTrainedModel", *, layers: LayerChoice = "last", he
     if heads not in ("mean", "all"):
         raise UsageError(f"heads={heads!r}: use 'mean' or 'all'.")
     check_family(model.config)
+    if not model.can_generate():
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no head to generate with: load the checkpoint with "
+            "AutoModelForImageTextToText, or with another model of lmms-eval."
+        )
     modules = attention_modules(model)
     chosen = choose_layers(tuple(modules), layers)
     first: Any = modules[chosen[0]]
     kernel: str = first.config._attn_implementation  # noqa: SLF001 - transformers has no public name for it
-    if kernel not in _KERNELS:
+    if kernel.startswith("paged|") or not (kernel in _KERNELS or is_flash(kernel)):
         raise UnsupportedModelError(
-            f"attention kernel {kernel!r} cannot be recorded; load the model with attn_implementation=sdpa or eager."
+            f"attention kernel {kernel!r} cannot be recorded; load the model with attn_implementation=sdpa, eager, "
+            "flash_attention_2 or flex_attention."
         )
     return Target(
         model=model,
         modules={layer: modules[layer] for layer in chosen},
+        attention=modules,
         kernel=kernel,
-        layer_count=len(modules),
-        last_layer=max(layer.index for layer in modules),
         keep_heads=heads == "all",
+        sink_layers=sink_layers(model) if sinks else (),
     )
 
 
 @contextmanager
 def record_attention(
-    model: "PreTrainedModel", *, layers: LayerChoice = "last", heads: Heads = "mean"
+    model: "PreTrainedModel",
+    *,
+    layers: LayerChoice = "last",
+    heads: Heads = "mean",
+    sinks: bool = False,
+    intervention: "Intervention | None" = None,
 ) -> Iterator[Recording]:
     """Record the attention to the image tokens in every `model.generate` call inside the context.
 
@@ -89,39 +116,60 @@ def record_attention(
         model: An image-text-to-text model of transformers.
         layers: `"last"` (the last language-model layer, as in the halo paper), `"all"` or a list of indices.
         heads: `"mean"` keeps head means; `"all"` also keeps `Generation.heads`.
+        sinks: Whether to look for visual sinks among the image tokens: `Generation.sink_tokens`.
+        intervention: What to do to the attention on the way, in layers that need not be recorded; those that are show
+            what it made of them. The kernel runs as ever, and the row of the current step alone is computed again.
 
     Yields:
         The recording; its generations are there once each `generate` call has returned.
 
     Raises:
         UnsupportedModelError: If the model cannot be recorded.
-        UsageError: If `layers` or `heads` is not a valid choice.
+        UsageError: If `layers`, `heads` or the intervention does not fit the model.
         NoImageTokensError: From `generate`, before anything is generated, if a prompt has no image token.
         CaptureError: From `generate`, if its options are not supported or its attention was not seen.
     """
     recording = Recording()
     with recording_generate(
-        prepare_target(model, layers=layers, heads=heads), deliver=recording.generations.extend, on_error=_raise
+        prepare_target(model, layers=layers, heads=heads, sinks=sinks),
+        deliver=recording.generations.extend,
+        on_error=_raise,
+        intervention=intervention,
     ):
         yield recording
 
 
 @contextmanager
 def recording_generate(
-    target: Target, *, deliver: Callable[[list[Generation]], None], on_error: Callable[[CaptureError], None]
+    target: Target,
+    *,
+    deliver: Callable[[list[Generation]], None],
+    on_error: Callable[[CaptureError], None],
+    intervention: "Intervention | None" = None,
 ) -> Iterator[None]:
     """Record every `generate` call of the target inside the context.
 
     Args:
         target: What to record.
-        deliver: Called with the generations of each call that was recorded.
+        deliver: Called with the generations of each call that was recorded: one for each returned sequence.
         on_error: Called with the error of each call that was not: before the model runs where that is known by then.
             If it returns, the model generates as if nobody listened.
+        intervention: What to do to the attention on the way. Where it fails the call itself raises: its reply would
+            not be what it claims to be.
+
+    Raises:
+        UsageError: If the intervention does not fit the model.
+        CaptureError: If the model's `generate` is already replaced.
     """
     own = vars(target.model)
     if "generate" in own:
         raise CaptureError("This model's `generate` is already replaced: end the other recording, or undo it, first.")
-    own["generate"] = partial(_recorded_generate, target, target.model.generate, deliver, on_error)
+    change = None
+    if intervention is not None and not intervention.is_identity:
+        intervention.require_resolved()
+        indices = intervention.layer_indices(layer.index for layer in target.attention)
+        change = _Change(intervention, tuple(layer for layer in target.attention if layer.index in indices))
+    own["generate"] = partial(_recorded_generate, target, change, target.model.generate, deliver, on_error)
     try:
         yield
     finally:
@@ -132,219 +180,176 @@ def _raise(error: CaptureError) -> None:
     raise error
 
 
-def _recorded_generate(  # noqa: PLR0913, PLR0917 - what is bound here, then generate's own positional arguments
+@dataclass(frozen=True)
+class _Change:
+    """An intervention and the layers of the model that it acts in."""
+
+    intervention: "Intervention"
+    layers: tuple[Layer, ...]
+
+
+def _recorded_generate(
     target: Target,
+    change: _Change | None,
     generate: Callable[..., Any],
     deliver: Callable[[list[Generation]], None],
     on_error: Callable[[CaptureError], None],
-    inputs: torch.Tensor | None = None,
-    generation_config: GenerationConfig | None = None,
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    run = partial(generate, inputs, generation_config, *args, **kwargs)
+    run = partial(generate, *args, **kwargs)  # exactly what was given: not every model's second argument is the same
     try:
-        input_ids = _prompt_ids(inputs, kwargs)
-        images = locate_image_tokens(target.model.config, input_ids, kwargs)
-        config = _effective_config(target.model, generation_config, kwargs)
-        _check_decoding(target.model, config, kwargs)
+        call = _Call(target, change, args, kwargs)
     except CaptureError as error:
         on_error(error)
         return run()
-    rows = _Rows(target, images, input_ids, kwargs.get("attention_mask"))
-    with rows.listening():
-        output = run()
-    sequences = output if isinstance(output, torch.Tensor) else output.sequences
+    with call.listening():
+        output = run(return_dict_in_generate=True) if call.decoding.needs_dict else run()
     try:
-        generations = rows.generations(sequences[:, input_ids.shape[1] :], config)
+        generations = call.generations(output)
     except CaptureError as error:
         on_error(error)
     else:
         deliver(generations)
-    return output
+    return output.sequences if call.decoding.needs_dict and not call.decoding.returns_dict else output
 
 
-def _prompt_ids(inputs: torch.Tensor | None, kwargs: Mapping[str, Any]) -> torch.Tensor:
-    input_ids = kwargs.get("input_ids") if inputs is None else inputs
-    if input_ids is None or input_ids.is_floating_point():
-        raise CaptureError("generate() was called without `input_ids`: the image tokens are found in them.")
-    return input_ids
+class _Call:
+    """One `generate` call that is recorded.
 
-
-def _effective_config(
-    model: "PreTrainedModel", given: GenerationConfig | None, kwargs: Mapping[str, Any]
-) -> GenerationConfig:
-    """Merge the options as `generate` does: arguments, then the given configuration, then the model's own."""
-    config = copy.deepcopy(given or GenerationConfig())
-    config.update(**model.generation_config.to_dict(), defaults_only=True, allow_custom_entries=True)
-    config.update(**copy.copy(kwargs))
-    return config
-
-
-def _check_decoding(model: "PreTrainedModel", config: GenerationConfig, kwargs: Mapping[str, Any]) -> None:
-    mode = config.get_generation_mode(kwargs.get("assistant_model"))
-    if mode not in _MODES or (config.num_return_sequences or 1) > 1:
-        raise CaptureError(
-            f"Recording {str(getattr(mode, 'value', mode)).replace('_', ' ')} with "
-            f"{config.num_return_sequences or 1} returned sequence(s) is not supported: use greedy search or sampling "
-            "with num_beams=1 and num_return_sequences=1."
-        )
-    static = config.cache_implementation not in (None, "dynamic", "dynamic_full", "hybrid", "offloaded")
-    compiles = config.compile_config is not None or (static and model.device.type != "cpu")
-    if compiles and not config.disable_compile:
-        raise CaptureError("A compiled decode step cannot be recorded: pass disable_compile=True to generate().")
-
-
-class _Rows:
-    """The attention rows of one `generate` call, collected on the device and moved once at its end."""
+    Raises:
+        CaptureError: If its prompt or its options cannot be recorded.
+    """
 
     def __init__(
         self,
         target: Target,
-        images: list[ImageTokens],
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        change: _Change | None,
+        positional: Sequence[Any],
+        arguments: Mapping[str, Any],
     ) -> None:
+        input_ids = _prompt_ids(positional, arguments)
+        configs = (*positional[1:2], arguments.get("generation_config"))
+        config = next((one for one in configs if isinstance(one, GenerationConfig)), None)
+        self.decoding = Decoding(target.model, config, arguments)
+        mask = self.decoding.attention_mask(input_ids, arguments.get("attention_mask"))
+        images = locate_image_tokens(target.model.config, input_ids, {**arguments, "attention_mask": mask})
+        if change and not (self.decoding.keeps_rows and self.decoding.keeps_cache):
+            raise CaptureError(
+                "An intervention needs greedy search or sampling with a cache: set num_beams=1 and use_cache=True, and "
+                "give no assistant."
+            )
         self._target = target
-        self._images = images
-        self._prompt = input_ids.shape[1]
-        lengths = [self._prompt] * len(images) if attention_mask is None else attention_mask.sum(dim=1).tolist()
-        self._lengths = [int(length) for length in lengths]
-        self._width = max(image.positions.size for image in images)
-        columns = np.full((len(images), self._width), -1)
-        for row, (image, length) in enumerate(zip(images, self._lengths, strict=True)):
-            columns[row, : image.positions.size] = image.positions + (self._prompt - length)
-        self._columns = {torch.device("cpu"): torch.from_numpy(columns)}
-        self._seen = 0
-        """Positions that the decoder has been given, the current call's included."""
-        self._steps: dict[int, dict[Layer, torch.Tensor]] = defaultdict(dict)
+        self._session = Session(
+            images,
+            lengths=[input_ids.shape[1]] * len(images) if mask is None else [int(n) for n in mask.sum(dim=1).tolist()],
+            prompt=input_ids.shape[1],
+            copies=self.decoding.copies,
+        )
+        masks = RowMasks(self._session, kernel=target.kernel)
+        self._rows = Rows(
+            self._session,
+            masks,
+            layers=target.layers,
+            keep_heads=target.keep_heads,
+            wait=self.decoding.keeps_keys,
+        )
+        self._sinks = VisualSinks(target.sink_layers, self._session) if target.sink_layers else None
+        self._override = Override(change.intervention, self._session, masks) if change else None
+        self._changed = change.layers if change else ()
         self._failure: CaptureError | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen to the decoder and to its recorded layers."""
-        decoder = self._target.model.get_decoder()
-        hook = decoder.register_forward_pre_hook(self._count_positions, with_kwargs=True)
-        listeners = {module: partial(self._record, layer) for layer, module in self._target.modules.items()}
-        try:
-            with listen(listeners):
-                yield
-        finally:
-            hook.remove()
+        """Follow the model, and listen to its recorded layers and those intervened on."""
+        layers = {*self._target.layers, *self._changed}
+        listeners = {self._target.attention[layer]: partial(self._attend, layer) for layer in layers}
+        with ExitStack() as stack:
+            stack.enter_context(self._session.following(self._target.model))
+            stack.enter_context(listen(listeners))
+            if self._sinks:
+                stack.enter_context(self._sinks.watching())
+            yield
 
-    def _count_positions(self, _: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        given = kwargs.get("inputs_embeds")
-        if given is None:
-            given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else args[0]
-        cache = kwargs.get("past_key_values")
-        if cache is None:
-            self._seen = given.shape[1]
-            return
-        if not self._steps and self._seen == 0:
-            # A cache that the caller filled: read once, as the length may be a tensor on the device.
-            self._seen = int(cache.get_seq_length())
-        self._seen += given.shape[1]
+    def _attend(self, layer: Layer, call: AttentionCall, output: Any) -> Any:
+        if not self._session.steps:  # a chunk of the prompt that is not its last
+            return output
+        edited = None
+        if self._override and layer in self._changed:
+            self._require_prompt()
+            edited, output = self._override.apply(layer, call, output)
+        if layer in self._target.modules and not self._failure:
+            self._record(layer, call, edited)
+        return output
 
-    def _record(
-        self,
-        layer: Layer,
-        _: "nn.Module",
-        query: torch.Tensor,
-        key: torch.Tensor,
-        mask: torch.Tensor | None,
-        arguments: Mapping[str, Any],
-    ) -> None:
-        step = self._seen - self._prompt
-        if step < 0 or self._failure:  # a chunk of the prompt that is not its last, or nothing left to save
-            return
+    def _record(self, layer: Layer, call: AttentionCall, edited: EditedLogits | None) -> None:
         try:
-            self._steps[step][layer] = self._row(query, key, mask, arguments)
+            self._require_prompt()
+            if edited is None:
+                self._rows.add(layer, call)
+            else:
+                self._rows.add_edited(layer, call, edited)
         except CaptureError as error:  # not raised in the middle of the model's own run
             self._failure = error
         except RuntimeError as error:  # such as a full device: the model may still have room for itself
+            step = self._session.steps[-1]
             self._failure = CaptureError(f"The row of layer {layer.index} at step {step} failed: {error}")
 
-    def _row(
-        self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, arguments: Mapping[str, Any]
-    ) -> torch.Tensor:
-        """The numbers of one layer and step, B × (2 M + 2) or more: eq1, raw, visual mass, visible, heads."""
-        logits = last_row_logits(query, key, mask, arguments)
-        dropped = max(self._seen - key.shape[2], 0)  # a sliding cache has let go of the oldest keys
-        logits[..., self._seen - dropped :] = -torch.inf  # a static cache has room for keys to come
-        columns = self._columns.get(logits.device)
-        if columns is None:
-            columns = self._columns[logits.device] = self._columns[torch.device("cpu")].to(logits.device)
-        seen = image_attention(logits, columns - dropped if dropped else columns)
-        numbers = torch.cat([seen.eq1, seen.raw, seen.visual_mass[:, None], seen.visible[:, None]], dim=1)
-        if self._target.keep_heads:
-            numbers = torch.cat([numbers, seen.heads.flatten(1)], dim=1)
-        return numbers
+    def _require_prompt(self) -> None:
+        """Refuse what puts positions beside those of `input_ids`: image tokens and steps would be looked for amiss."""
+        entered, prompt = self._session.entered, self._session.prompt
+        if entered != prompt and not self.decoding.guesses:
+            raise CaptureError(
+                f"The model was given {entered} positions for the {prompt} of `input_ids`: leave out virtual tokens "
+                "(prompt or prefix tuning) and `inputs_embeds` of another length."
+            )
 
-    def generations(self, tokens: torch.Tensor, config: GenerationConfig) -> list[Generation]:
-        """Cut the recorded rows by document and step.
-
-        Args:
-            tokens: B × T, the generated tokens.
-            config: Effective generation options, for the end-of-sequence and padding tokens.
+    def generations(self, output: Any) -> list[Generation]:
+        """Cut what was recorded by returned sequence and step.
 
         Raises:
-            CaptureError: If a step or a layer was not seen.
+            CaptureError: If a row could not be computed, or a step or a layer was not seen.
         """
         if self._failure:
             raise self._failure
-        count = tokens.shape[1]
-        for step in range(count):
-            if missing := [layer.index for layer in self._target.layers if layer not in self._steps[step]]:
-                raise CaptureError(
-                    f"No attention was seen at step {step} of {count} in layer {missing[0]}: the model did not call "
-                    "transformers' attention functions there, so nothing can be recorded."
+        sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        tokens = sequences[:, self._session.prompt :].cpu().numpy()
+        try:
+            numbers = self._rows.finish(self.decoding.sources(output, steps=tokens.shape[1]))
+        except RuntimeError as error:
+            if isinstance(error, CaptureError):
+                raise
+            raise CaptureError(f"The rows could not be computed: {error}") from error
+        sinks = self._sinks.sink_tokens() if self._sinks else None
+        generations = []
+        for sequence, (token_ids, ended) in enumerate(self.decoding.replies(tokens)):
+            prompt, steps = self.decoding.prompt_of(sequence), len(token_ids)
+            image, one = self._session.images[prompt], numbers[sequence]
+            count = image.positions.size
+            generations.append(
+                Generation(
+                    token_ids=token_ids,
+                    ended=ended,
+                    prompt_length=self._session.lengths[prompt],
+                    image_positions=image.positions,
+                    views=image.views,
+                    layers=self._target.layers,
+                    eq1=one.eq1[:steps, :, :count].copy(),
+                    raw=one.raw[:steps, :, :count].copy(),
+                    visual_mass=one.visual_mass[:steps].copy(),
+                    first_mass=one.first_mass[:steps].copy(),
+                    visible=one.visible[:steps].copy(),
+                    heads=None if one.heads is None else one.heads[:steps, ..., :count].copy(),
+                    sink_tokens=None if sinks is None else sinks[prompt * self._session.copies, :count].copy(),
                 )
-        numbers = self._to_host(count)
-        replies = _cut_replies(tokens.cpu().numpy(), config)
-        return [self._generation(row, numbers[:, :, row], *reply) for row, reply in enumerate(replies)]
-
-    def _to_host(self, count: int) -> np.ndarray:
-        """Steps × layers × rows × numbers, with one transfer per device."""
-        layers = self._target.layers
-        by_device: dict[torch.device, list[int]] = defaultdict(list)
-        for index, layer in enumerate(layers):
-            by_device[self._steps[0][layer].device].append(index)
-        width = self._steps[0][layers[0]].shape[1]
-        numbers = np.empty((count, len(layers), len(self._images), width), dtype=np.float32)
-        for indices in by_device.values():
-            stacked = torch.stack([self._steps[step][layers[index]] for step in range(count) for index in indices])
-            numbers[:, indices] = stacked.cpu().numpy().reshape(count, len(indices), *stacked.shape[1:])
-        return numbers
-
-    def _generation(self, row: int, numbers: np.ndarray, token_ids: np.ndarray, ended: bool) -> Generation:  # noqa: FBT001
-        image = self._images[row]
-        tokens, width = image.positions.size, self._width
-        kept = numbers[: len(token_ids)]
-        heads = kept[..., 2 * width + 2 :].reshape(*kept.shape[:2], -1, width)
-        return Generation(
-            token_ids=token_ids,
-            ended=ended,
-            prompt_length=self._lengths[row],
-            image_positions=image.positions,
-            grids=image.grids,
-            layers=self._target.layers,
-            eq1=kept[..., :tokens].copy(),
-            raw=kept[..., width : width + tokens].copy(),
-            visual_mass=kept[..., 2 * width].copy(),
-            visible=kept[..., 2 * width + 1].astype(np.int32),
-            heads=heads[..., :tokens].copy() if self._target.keep_heads else None,
-        )
+            )
+        return generations
 
 
-def _cut_replies(tokens: np.ndarray, config: GenerationConfig) -> list[tuple[np.ndarray, bool]]:
-    """Cut each row after its first end-of-sequence token, or before the padding that follows another stop."""
-    ends = np.atleast_1d([] if config.eos_token_id is None else config.eos_token_id)
-    replies = []
-    for row in tokens:
-        stops = np.flatnonzero(np.isin(row, ends))
-        if stops.size:
-            replies.append((row[: stops[0] + 1], True))
-            continue
-        content = np.flatnonzero(row != config.pad_token_id) if config.pad_token_id is not None else np.arange(row.size)
-        replies.append((row[: content[-1] + 1 if content.size else 0], False))
-    return replies
+def _prompt_ids(positional: Sequence[Any], arguments: Mapping[str, Any]) -> torch.Tensor:
+    given = [*positional[:1], arguments.get("inputs"), arguments.get("input_ids")]
+    input_ids = next((one for one in given if one is not None), None)
+    if input_ids is None or input_ids.is_floating_point():
+        raise CaptureError("generate() was called without `input_ids`: the image tokens are found in them.")
+    tensor: torch.Tensor = input_ids
+    return tensor

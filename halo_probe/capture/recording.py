@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from halo_probe.capture.grids import View
 from halo_probe.capture.layers import Layer
 from halo_probe.errors import CaptureError
 
@@ -24,8 +25,9 @@ class Generation:
     """Number of prompt tokens, padding left out."""
     image_positions: np.ndarray
     """M, int64: positions of the image tokens in the prompt."""
-    grids: tuple[tuple[int, int], ...]
-    """Height and width in tokens of each image, row by row; the products sum to M."""
+    views: tuple[View, ...]
+    """What the model was shown of each image, row by row, view after view; heights times widths sum to M. Empty where
+    the image tokens form no raster."""
     layers: tuple[Layer, ...]
     """The L layers, in the order of the maps."""
     eq1: np.ndarray
@@ -34,10 +36,21 @@ class Generation:
     """T × L × M, float32: `A_raw`, sums to `visual_mass`."""
     visual_mass: np.ndarray
     """T × L, float32 in [0, 1]: share of the attention that falls on the image."""
+    first_mass: np.ndarray
+    """T × L, float32 in [0, 1]: share of the attention that falls on the first token of the prompt; NaN in layers that
+    attend to the image alone."""
     visible: np.ndarray
     """T × L, int32: image tokens within the layer's reach; less than M once a sliding window has left some behind."""
     heads: np.ndarray | None = field(default=None, repr=False)
     """T × L × H × M, float32: attention of each head before the mean, only with `heads="all"`."""
+    sink_tokens: np.ndarray | None = None
+    """M, bool: image tokens that are visual sinks, with a massive activation after some layer from layer 2 on (φ > 20
+    over all dimensions, spec §7); only with `sinks=True`."""
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Height and width in tokens of each view."""
+        return tuple((view.height, view.width) for view in self.views)
 
     @property
     def rn(self) -> np.ndarray:

@@ -1,87 +1,112 @@
-"""The attention row of one query, computed again beside the kernel.
+"""The attention rows of a few queries, computed again beside the kernel.
 
-Shapes: B rows of the batch, H query heads, G key heads, K keys in the cache, D head dimensions, M image tokens.
-All arithmetic is float32 whatever the model's dtype, from the product of query and key on (spec §1).
+Shapes: B rows of the batch, H query heads, G key heads, R queries, K keys in the cache, D head dimensions, M image
+tokens. All arithmetic is float32 whatever the model's dtype, from the product of query and key on (spec §1).
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from halo_probe.errors import CaptureError
-
-_UNREAD = ("s_aux", "position_bias", "softcap")  # change the logits; no supported family passes them
-
 
 @dataclass(frozen=True)
 class ImageAttention:
-    """Attention of one query position to the image tokens of each row of the batch. See spec §1."""
+    """Attention of the queries to the image tokens of each row of the batch. See spec §1.
+
+    Without the dimension R where the logits had none.
+    """
 
     eq1: torch.Tensor
-    """B × M: mean over heads of the softmax over the image tokens alone; NaN where none is visible."""
+    """B × R × M: mean over heads of the softmax over the image tokens alone; NaN where none is visible."""
     raw: torch.Tensor
-    """B × M: mean over heads of the softmax over all keys; sums to `visual_mass`."""
+    """B × R × M: mean over heads of the softmax over all keys; sums to `visual_mass`."""
     visual_mass: torch.Tensor
-    """B: share of the attention that falls on the image."""
+    """B × R: share of the attention that falls on the image."""
+    first_mass: torch.Tensor
+    """B × R: share of the attention that falls on the first token of the prompt."""
     visible: torch.Tensor
-    """B: number of image tokens that the query may attend to; the others are masked or have left a sliding cache."""
+    """B × R: number of image tokens that the query may attend to; others are masked or have left a sliding cache."""
     heads: torch.Tensor
-    """B × H × M: `raw` before the mean over heads."""
+    """B × H × R × M: `raw` before the mean over heads."""
 
 
-def last_row_logits(
-    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, arguments: Mapping[str, Any]
+def full_precision(tensor: torch.Tensor) -> AbstractContextManager[None]:
+    """Products of float32 stay float32 on the tensor's device, also where the model is run under `torch.autocast`."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def row_logits(
+    query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor | None, arguments: Mapping[str, Any]
 ) -> torch.Tensor:
-    """Pre-softmax logits of the last query position, with the model's own scaling and mask.
+    """Pre-softmax logits of the queries, with the model's own scaling, soft-cap, position bias and mask.
 
     Args:
-        query: B × H × Q × D.
+        query: B × H × R × D, the last R queries of the attention call.
         key: B × G × K × D, each key head serving H / G query heads in order.
-        mask: None, or broadcastable to B × H × Q × K; True means attend, or numbers to add to the logits.
+        bias: What the mask adds, broadcastable to B × H × R × K; None where it hides nothing.
         arguments: Keyword arguments of the attention function.
 
     Returns:
-        B × H × K, float32; -inf where the query may not attend.
-
-    Raises:
-        CaptureError: If the layer changes its logits in a way that is not known here.
+        B × H × R × K, float32; -inf where the query may not attend.
     """
-    if unread := [name for name in _UNREAD if arguments.get(name) is not None]:
-        raise CaptureError(f"The attention function was given {unread[0]!r}, which the probe cannot reproduce.")
-    batch, heads, _, width = query.shape
+    batch, heads, rows, width = query.shape
     scaling = arguments.get("scaling")
-    row = query[:, :, -1].float() * (width**-0.5 if scaling is None else scaling)
-    logits: torch.Tensor = (row.view(batch, key.shape[1], -1, width) @ key.float().transpose(2, 3)).view(
-        batch, heads, -1
-    )
-    if mask is None:
-        return logits
-    row_mask = mask[:, :, -1, : logits.shape[-1]]
-    if row_mask.dtype == torch.bool:
-        return logits.masked_fill(~row_mask, -torch.inf)
-    # Eager masks add the lowest number of their dtype instead of -inf, on which a softmax over masked keys alone
-    # would come out uniform.
-    return logits + row_mask.float().masked_fill(row_mask <= torch.finfo(row_mask.dtype).min / 2, -torch.inf)
+    with full_precision(query):
+        product = query.float().reshape(batch, key.shape[1], -1, width) @ key.float().transpose(2, 3)
+    # Scaled after the product: half-precision factors stay exact where the device multiplies in TF32.
+    logits: torch.Tensor = product.mul_(width**-0.5 if scaling is None else scaling).view(batch, heads, rows, -1)
+    if (softcap := arguments.get("softcap")) is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    if (position_bias := arguments.get("position_bias")) is not None:
+        logits = logits + position_bias[..., -rows:, : logits.shape[-1]].float()
+    return logits if bias is None else logits + bias
 
 
-def image_attention(logits: torch.Tensor, columns: torch.Tensor) -> ImageAttention:
-    """Read the attention to the image tokens out of a row of logits.
+def image_attention(
+    logits: torch.Tensor,
+    columns: torch.Tensor,
+    *,
+    first: torch.Tensor | None = None,
+    sink_logits: torch.Tensor | None = None,
+) -> ImageAttention:
+    """Read the attention to the image tokens out of rows of logits.
 
     Args:
-        logits: B × H × K, float32, -inf where the query may not attend.
+        logits: B × H × K or B × H × R × K, float32, -inf where the query may not attend.
         columns: B × M, int64, the keys of the image tokens; negative where a row has fewer than M or the cache has
             dropped the key.
+        first: B, int64, the key of the prompt's first token, negative where the cache has dropped it; key 0 for None.
+        sink_logits: H, the logit of each head's learned sink, which takes part in the softmax and is no key.
     """
-    absent = (columns < 0)[:, None, :]
-    gathered = columns.clamp(min=0)[:, None, :].expand(-1, logits.shape[1], -1)
-    image_logits = logits.gather(2, gathered).masked_fill(absent, -torch.inf)
-    heads = torch.exp(image_logits - torch.logsumexp(logits, dim=-1, keepdim=True))
+    total = torch.logsumexp(logits, dim=-1, keepdim=True)
+    if sink_logits is not None:
+        total = torch.logaddexp(total, sink_logits.float().view(-1, *[1] * (logits.dim() - 2)))
+    if first is None:
+        first = torch.zeros_like(columns[:, 0])
+    total = total.clamp(min=torch.finfo(total.dtype).min)  # where all is hidden the shares are 0 and not -inf - -inf
+    gathered = _gather(logits, torch.cat([first[:, None], columns], dim=1))
+    image_logits = gathered[..., 1:]
+    shares = torch.exp(gathered - total)
+    heads = shares[..., 1:]
     return ImageAttention(
         eq1=torch.softmax(image_logits, dim=-1).mean(dim=1),
         raw=heads.mean(dim=1),
         visual_mass=heads.sum(dim=-1).mean(dim=1),
+        first_mass=shares[..., 0].mean(dim=1),
         visible=torch.isfinite(image_logits[:, 0]).sum(dim=-1),
         heads=heads,
     )
+
+
+def visible_tokens(logits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """How many image tokens each query may attend to, B or B × R, int64; arguments as in `image_attention`."""
+    return torch.isfinite(_gather(logits[:, :1], columns)[:, 0]).sum(dim=-1)
+
+
+def _gather(logits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """The logits of some keys in every head and row; -inf for those with a negative index."""
+    index = columns.view(len(columns), *[1] * (logits.dim() - 2), -1).expand(*logits.shape[:-1], -1)
+    return logits.gather(-1, index.clamp(min=0)).masked_fill(index < 0, -torch.inf)

@@ -1,0 +1,185 @@
+"""How `generate` was asked to decode: what can be followed, and which row of the batch each token came from."""
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig
+
+from halo_probe.errors import CaptureError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_SINGLE = ("greedy_search", "sample")
+_BEAMS = ("beam_search", "beam_sample")
+_FOLLOWED = (*_SINGLE, *_BEAMS, "assisted_generation")
+_UNCOMPILED_CACHES = (None, "dynamic", "dynamic_full", "hybrid", "offloaded", "quantized")
+
+
+class Decoding:
+    """The decoding of one `generate` call.
+
+    Args:
+        model: The model.
+        given: The `generation_config` argument.
+        arguments: The keyword arguments.
+
+    Raises:
+        CaptureError: If it cannot be followed.
+    """
+
+    def __init__(self, model: "PreTrainedModel", given: GenerationConfig | None, arguments: Mapping[str, Any]) -> None:
+        self._config = _effective_config(model, given, arguments)
+        mode = self._config.get_generation_mode(arguments.get("assistant_model"))
+        self._mode = str(getattr(mode, "value", mode))
+        self._beams = self._mode in _BEAMS
+        self._check(model, arguments)
+
+    @property
+    def copies(self) -> int:
+        """Rows of the batch that the model runs for each prompt."""
+        return int((self._config.num_beams if self._beams else self._config.num_return_sequences) or 1)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether each row of the batch is one sequence from its beginning to its end, one step after the other."""
+        return self._mode in _SINGLE
+
+    @property
+    def keeps_cache(self) -> bool:
+        """Whether a step reads the keys and values that the steps before it left."""
+        return self._config.use_cache is not False
+
+    @property
+    def keeps_keys(self) -> bool:
+        """Whether the keys of a step are still on the device, as they were, at later steps."""
+        return self.keeps_rows and not str(self._config.cache_implementation).startswith(("offloaded", "quantized"))
+
+    @property
+    def needs_dict(self) -> bool:
+        """Whether the sequences alone do not tell which row each token came from."""
+        return self._beams
+
+    @property
+    def returns_dict(self) -> bool:
+        """Whether the caller asked for more than the sequences."""
+        return bool(self._config.return_dict_in_generate)
+
+    @property
+    def guesses(self) -> bool:
+        """Whether a pass may hold tokens that are not part of the reply yet."""
+        return self._mode == "assisted_generation"
+
+    def attention_mask(self, input_ids: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor | None:
+        """The attention mask: that which was given, or the one that `generate` itself infers from the padding.
+
+        Args:
+            input_ids: B × P.
+            given: B × P or None.
+
+        Returns:
+            B × P; None where every token is attended to.
+        """
+        pad = self._config.pad_token_id
+        if given is not None or pad is None or pad in self._ends or not bool((input_ids == pad).any()):
+            return given
+        return input_ids != pad
+
+    def sources(self, output: Any, *, steps: int) -> np.ndarray:
+        """The row of the batch that each token was generated in.
+
+        Args:
+            output: What `generate` returned.
+            steps: T, the number of generated tokens.
+
+        Returns:
+            S × T, int64, for the S returned sequences.
+        """
+        if self._beams:
+            rows: np.ndarray = np.maximum(output.beam_indices.cpu().numpy(), 0)  # -1 after the end of a sequence
+            return rows
+        count = len(output if isinstance(output, torch.Tensor) else output.sequences)
+        return np.repeat(np.arange(count)[:, None], steps, axis=1)
+
+    def replies(self, tokens: np.ndarray) -> list[tuple[np.ndarray, bool]]:
+        """Cut each sequence after its first end-of-sequence token, or before the padding that follows another stop.
+
+        Args:
+            tokens: S × T, int64.
+
+        Returns:
+            The tokens of each, and whether the last ends the sequence.
+        """
+        pad = self._config.pad_token_id
+        replies = []
+        for row in tokens:
+            stops = np.flatnonzero(np.isin(row, self._ends))
+            if stops.size:
+                replies.append((row[: stops[0] + 1], True))
+                continue
+            content = np.flatnonzero(row != pad) if pad is not None else np.arange(row.size)
+            replies.append((row[: content[-1] + 1 if content.size else 0], False))
+        return replies
+
+    def prompt_of(self, sequence: int) -> int:
+        """Which prompt a returned sequence answers."""
+        return sequence // int(self._config.num_return_sequences or 1)
+
+    @property
+    def _ends(self) -> np.ndarray:
+        """The end-of-sequence tokens."""
+        eos = self._config.eos_token_id
+        return np.atleast_1d([] if eos is None else eos)
+
+    def _check(self, model: "PreTrainedModel", arguments: Mapping[str, Any]) -> None:
+        config = self._config
+        custom = arguments.get("custom_generate") is not None
+        if custom or self._mode not in _FOLLOWED or getattr(config, "assistant_early_exit", None):
+            name = "custom generation" if custom else self._mode.replace("_", " ")
+            raise CaptureError(
+                f"Recording {name} is not supported: use greedy search, sampling, beam search or assisted generation "
+                "with a prompt lookup or another model."
+            )
+        if arguments.get("assistant_model") is model:
+            raise CaptureError("The assistant is the recorded model itself: load it a second time to assist.")
+        if _is_compiled(model):
+            raise CaptureError("A compiled model cannot be recorded: record it without torch.compile.")
+        if self._compiles(model, arguments) and not config.disable_compile:
+            raise CaptureError("A compiled decode step cannot be recorded: pass disable_compile=True to generate().")
+
+    def _compiles(self, model: "PreTrainedModel", arguments: Mapping[str, Any]) -> bool:
+        cache = arguments.get("past_key_values")
+        static = self._config.cache_implementation not in _UNCOMPILED_CACHES or (
+            cache is not None and type(cache).__name__ == "StaticCache"
+        )
+        return self._config.compile_config is not None or (static and model.device.type != "cpu")
+
+
+def _effective_config(
+    model: "PreTrainedModel", given: GenerationConfig | None, arguments: Mapping[str, Any]
+) -> GenerationConfig:
+    """Merge the options as `generate` does: arguments, then the given configuration, then the model's own."""
+    config = copy.deepcopy(given or GenerationConfig())
+    config.update(**model.generation_config.to_dict(), defaults_only=True, allow_custom_entries=True)
+    config.update(**copy.copy(dict(arguments)))
+    return config
+
+
+def _is_compiled(model: "PreTrainedModel") -> bool:
+    """Whether torch.compile holds the decoder or what is around or inside it; a compiled vision tower does no harm."""
+    decoder = model.get_decoder()
+    return any(decoder in module.modules() for module in model.modules() if _has_compiled_call(module)) or any(
+        _has_compiled_call(module) for module in decoder.modules()
+    )
+
+
+def _has_compiled_call(module: Any) -> bool:
+    own = vars(module)
+    return (
+        "_orig_mod" in own.get("_modules", ())
+        or own.get("_compiled_call_impl") is not None
+        or hasattr(own.get("forward"), "_torchdynamo_orig_callable")
+    )

@@ -1,0 +1,130 @@
+"""Which step, and which image columns: where a running `generate` call stands in the prompts that it was given."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedModel, StaticCache
+
+from halo_probe.capture.image_tokens import ImageTokens
+from halo_probe.capture.layers import Layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Session:
+    """One `generate` call: the positions that its forward passes cover, and the keys of the image tokens.
+
+    Step t is the query position whose output predicts generated token t (spec §1): position P - 1 + t of the padded
+    prompt of P tokens.
+
+    Args:
+        images: The image tokens of each prompt.
+        lengths: The number of tokens of each prompt, padding left out.
+        prompt: P, the padded length.
+        copies: How many rows the model runs for each prompt: beams, or returned sequences.
+    """
+
+    def __init__(self, images: Sequence[ImageTokens], *, lengths: Sequence[int], prompt: int, copies: int = 1) -> None:
+        self.images = images
+        self.lengths = lengths
+        self.prompt = prompt
+        self.copies = copies
+        self.steps = range(0)
+        """The steps of the current forward pass, in the order of its last query positions; most often one."""
+        self.begun = 0
+        """Positions that the decoder had been given before the current pass."""
+        self.seen = 0
+        """Positions that the decoder has been given, the current pass included."""
+        self.entered = 0
+        """Positions that it had been given by the end of the pass that predicts the first token."""
+        self.appends = False
+        """Whether the current cache keeps the keys of full attention as they were, so that later keys serve as well."""
+        self.replaces = False
+        """Whether it hands out new tensors of keys instead of writing to the old ones, in sliding layers too."""
+        self.last_tokens: torch.Tensor | None = None
+        """B: the last token of each row in the current pass."""
+        self.width = max(image.positions.size for image in images)
+        """M, the largest number of image tokens of a prompt."""
+        self._places = {torch.device("cpu"): self._place()}
+
+    @contextmanager
+    def following(self, model: PreTrainedModel) -> Iterator[None]:
+        """Keep up with the forward passes of the model."""
+        # What is around the model, such as adapters, may be passed by once `generate` runs.
+        called = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), model)
+        hooks = [
+            called.register_forward_pre_hook(self._note_tokens, with_kwargs=True),
+            model.get_decoder().register_forward_pre_hook(self._note_positions, with_kwargs=True),
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def dropped(self, layer: Layer, *, keys: int) -> int:
+        """How many of the oldest keys a sliding cache that now holds so many has let go of."""
+        return 0 if layer.crosses else max(self.seen - keys, 0)
+
+    def places(self, *, dropped: int, device: torch.device) -> torch.Tensor:
+        """Where the first token of the prompt and then its image tokens are among the keys of a layer.
+
+        Args:
+            dropped: How many of the oldest keys are no longer there.
+            device: Where the keys are.
+
+        Returns:
+            B × (1 + M), int64; negative where a row has fewer than M, the cache has dropped the key, or, for the first
+            token, the keys are the image's own.
+        """
+        places = self._places.get(device)
+        if places is None:
+            places = self._places[device] = self._places[torch.device("cpu")].to(device)
+        return places - dropped if dropped else places
+
+    def _place(self) -> torch.Tensor:
+        places = np.full((len(self.images), 1 + self.width), -1, dtype=np.int64)
+        for row, (image, length) in enumerate(zip(self.images, self.lengths, strict=True)):
+            padding = self.prompt - length
+            if not image.cross:
+                places[row, 0] = padding
+            places[row, 1 : 1 + image.positions.size] = image.positions + (0 if image.cross else padding)
+        return torch.from_numpy(places).repeat_interleave(self.copies, dim=0)
+
+    def _note_tokens(self, _: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        given = kwargs.get("input_ids")
+        if given is None and args and isinstance(args[0], torch.Tensor):
+            given = args[0]
+        self.last_tokens = None if given is None else given[:, -1]
+
+    def _note_positions(self, _: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        given = kwargs.get("inputs_embeds")
+        if given is None:
+            given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else args[0]
+        cache = kwargs.get("past_key_values")
+        self.begun = self._cached(cache)
+        self.seen = self.begun + given.shape[1]
+        # Without a cache every pass begins at the prompt, and only its last position is new.
+        first = self.seen - 1 if cache is None else self.begun
+        self.steps = range(max(first - self.prompt + 1, 0), self.seen - self.prompt + 1)
+        stays = not getattr(cache, "offloading", False)
+        if self.steps and not self.entered:
+            self.entered = self.seen
+        self.replaces = stays and type(cache) is DynamicCache
+        self.appends = stays and type(cache) in (DynamicCache, StaticCache)
+
+    def _cached(self, cache: Any) -> int:
+        """Positions in the cache: rejected guesses of assisted decoding are taken out of it again."""
+        if cache is None:
+            return 0
+        if self.seen and _counts_on_device(cache):
+            return self.seen  # to read it would wait for the device; such a cache only grows
+        return int(cache.get_seq_length())
+
+
+def _counts_on_device(cache: Any) -> bool:
+    return isinstance(cache.get_seq_length(), torch.Tensor)
