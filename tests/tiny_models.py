@@ -13,6 +13,10 @@ from transformers import (
     Gemma3ImageProcessor,
     Gemma3Processor,
     GemmaTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
 )
 
 from halo_probe.embedded import qwen3_vl as embedded
@@ -40,6 +44,51 @@ def qwen3_vl(*, seed=embedded.SEED, layers=4, attn_implementation="sdpa"):
     processor = embedded.build_processor()
     model = embedded.build_model(processor.tokenizer, seed=seed, layers=layers, attn_implementation=attn_implementation)
     return model, processor
+
+
+def qwen2_5_vl(*, seed=4):
+    """A Qwen2.5-VL with the tokenizer of the embedded model: one image token per 28 by 28 pixels."""
+    known = embedded.build_processor()
+    tokenizer = known.tokenizer
+    patches = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
+    processor = Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**patches),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**patches),
+        chat_template=known.chat_template,
+    )
+    token_id = tokenizer.convert_tokens_to_ids
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [8, 4, 4]},
+            "initializer_range": 0.1,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "fullatt_block_indexes": [1],
+            "initializer_range": 0.1,
+            **{name: size for name, size in patches.items() if name != "merge_size"},
+        },
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(config)
+    model.generation_config = embedded.two_digit_answers(tokenizer)
+    return model.eval(), processor
 
 
 def gemma3(*, seed=2, layers=6, sliding_window=1024, last_layer="sliding_attention", attn_implementation="sdpa"):

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from halo_probe.errors import UnsupportedModelError, UsageError
 
@@ -21,25 +21,33 @@ class Layer:
     index: int
     """Position in the language model, from 0."""
     type: str
-    """The configuration's layer type: `full_attention` or `sliding_attention`."""
+    """The configuration's layer type: `full_attention`, `sliding_attention`, `chunked_attention` or another of its own,
+    or `cross_attention` where the keys of the layer are those of the image and not of the prompt."""
+
+    @property
+    def crosses(self) -> bool:
+        """Whether its keys are the image's own instead of the prompt's."""
+        return self.type == "cross_attention"
 
 
 def attention_modules(model: "PreTrainedModel") -> dict[Layer, "nn.Module"]:
     """Find the attention modules of the language model, in layer order.
 
     A module counts when it lies under `model.get_decoder()`, knows its `layer_idx` and calls transformers' attention
-    functions (so vision towers and linear-attention layers do not).
+    functions (so vision towers, linear-attention and convolution layers do not). Where the model attends to the image
+    in cross-attention layers, only these are there.
 
     Raises:
         UnsupportedModelError: If there is none.
     """
     decoder = model.get_decoder()
-    layer_types = getattr(decoder.config, "layer_types", None)
     found = {
-        Layer(module.layer_idx, layer_types[module.layer_idx] if layer_types else "full_attention"): module
+        Layer(module.layer_idx, _layer_type(decoder.config, module)): module
         for module in decoder.modules()
         if isinstance(getattr(module, "layer_idx", None), int) and _calls_attention_functions(module)
     }
+    if any(layer.crosses for layer in found):
+        found = {layer: module for layer, module in found.items() if layer.crosses}
     if not found:
         raise UnsupportedModelError(
             f"{type(model).__name__}: no decoder layer calls transformers' attention functions, so its attention "
@@ -71,6 +79,16 @@ def choose_layers(available: Sequence[Layer], choice: LayerChoice) -> tuple[Laye
     if unknown := [given for index, given in wanted.items() if index not in by_index]:
         raise UsageError(f"layers={list(choice)}: the model has no attention layer {unknown[0]}; {rule}.")
     return tuple(by_index[index] for index in sorted(wanted))
+
+
+def _layer_type(config: Any, module: "nn.Module") -> str:
+    index: Any = module.layer_idx
+    if index in (getattr(config, "cross_attention_layers", None) or ()):
+        return "cross_attention"
+    if layer_types := getattr(config, "layer_types", None):
+        return str(layer_types[index])
+    # Configurations without layer types have one window, or none, for every layer.
+    return "sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"
 
 
 def _ranges(indices: Sequence[int]) -> str:

@@ -1,0 +1,256 @@
+"""Grids of families that cut an image into tiles and show the model each tile, often with a thumbnail of the whole.
+
+Where tiles lie is told by the tokens between them or, where there are none, by laying the tiles out in every way that
+their number allows and comparing each with the thumbnail.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import adaptive_avg_pool2d
+
+from halo_probe.capture.grids import UNKNOWN, Block, Prompts, Rule, View, square_side, table, vision_patches
+from halo_probe.errors import CaptureError
+
+_CLEARLY = 0.25  # the best layout must miss the thumbnail by less than this part of what the next best misses it by
+_RASTER = 32  # layouts are compared at this many pixels a side: what differs between them is coarse
+
+
+def tile_views(rows: int, columns: int, height: int, width: int) -> tuple[View, ...]:
+    """The tiles of an image, row by row, each height × width tokens."""
+    return tuple(
+        View(0, height, width, (column / columns, row / rows, (column + 1) / columns, (row + 1) / rows))
+        for row in range(rows)
+        for column in range(columns)
+    )
+
+
+def arrangement(tiles: torch.Tensor, whole: torch.Tensor) -> tuple[int, int] | None:
+    """Rows and columns in which tiles make up a picture.
+
+    Args:
+        tiles: N × C × h × w, row by row.
+        whole: C × h' × w', the picture that they were cut from, in any size.
+
+    Returns:
+        None where no layout is clearly the best, as for a picture without any contents.
+    """
+    count, channels, height, width = tiles.shape
+    if count == 1:
+        return 1, 1
+    target = adaptive_avg_pool2d(whole.float(), _RASTER)
+    misses = []
+    for rows in (number for number in range(1, count + 1) if count % number == 0):
+        columns = count // rows
+        mosaic = tiles.float().view(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+        mosaic = mosaic.reshape(channels, rows * height, columns * width)
+        misses.append((float((adaptive_avg_pool2d(mosaic, _RASTER) - target).square().mean()), (rows, columns)))
+    (best, layout), (second, _), *_ = sorted(misses)
+    return layout if best < _CLEARLY * second else None
+
+
+def _placed(tiles: torch.Tensor, whole: torch.Tensor, height: int, width: int) -> tuple[View, ...]:
+    layout = arrangement(tiles, whole)
+    return (View(0, height, width, UNKNOWN),) * len(tiles) if layout is None else tile_views(*layout, height, width)
+
+
+def _by_tag(prompts: Prompts, row: int) -> Iterator[list[np.ndarray]]:
+    """The tiles of each image of a row, where the last view of every image has the same tag token before it."""
+    runs = prompts.runs(row)
+    tag = prompts.ids[row, runs[-1][0] - 1]
+    image: list[np.ndarray] = []
+    for run in runs:
+        image.append(run)
+        if prompts.ids[row, run[0] - 1] == tag:
+            yield image
+            image = []
+
+
+def _row_ends(runs: Sequence[np.ndarray], gap: int) -> tuple[int, int]:
+    """Rows and columns of tiles between which `gap` tokens stand within a row and more between rows."""
+    ends = [index for index in range(1, len(runs)) if runs[index][0] - runs[index - 1][-1] - 1 > gap]
+    columns = ends[0] if ends else len(runs)
+    if len(runs) % columns or ends != list(range(columns, len(runs), columns)):
+        raise CaptureError(f"The tokens between the {len(runs)} tiles of an image do not make rows of equal length.")
+    return len(runs) // columns, columns
+
+
+def _pixels(prompts: Prompts) -> torch.Tensor:
+    """N × C × h × w: the pictures of the batch in order."""
+    pixels = prompts.given("pixel_values")
+    if not isinstance(pixels, torch.Tensor):
+        pixels = torch.cat([part.flatten(0, -4) for part in pixels])
+    return pixels.flatten(0, -4).cpu()
+
+
+def _matched(prompts: Prompts, side: int, counts: Iterable[int]) -> Iterator[Block]:
+    """Images of `counts` pictures each, tiles and then a thumbnail, where `pixel_values` has the pictures in order."""
+    pixels, seen = _pixels(prompts), 0
+    for count in counts:
+        pictures = pixels[seen : seen + count]
+        seen += count
+        if len(pictures) != count:
+            raise CaptureError(f"The prompts have tokens of {seen} tiles, `pixel_values` has {len(pixels)} pictures.")
+        tiles = _placed(pictures[:-1], pictures[-1], side, side) if count > 1 else ()
+        yield Block((*tiles, View(0, side, side)))
+
+
+def _rows(prompts: Prompts) -> range:
+    return range(len(prompts.columns))
+
+
+def _one_run(prompts: Prompts, side: int) -> Iterator[Block]:
+    """One run of tokens holds all the tiles of an image."""
+    counts = (run.size // (side * side) for row in _rows(prompts) for run in prompts.runs(row))
+    return _matched(prompts, side, counts)
+
+
+def _internvl_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    return _one_run(prompts, square_side(config.image_seq_length))
+
+
+def _got_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    return _one_run(prompts, square_side(vision_patches(config)) // 4)  # two convolutions of stride 2
+
+
+def _aya_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    side = square_side(vision_patches(config)) // config.downsample_factor
+    return _matched(prompts, side, (len(image) for row in _rows(prompts) for image in _by_tag(prompts, row)))
+
+
+def _cohere_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    side = square_side(vision_patches(config)) // config.downsample_factor
+    return _matched(prompts, side, (count for row in _rows(prompts) for count in _by_gap(prompts.runs(row), 1)))
+
+
+def _by_gap(runs: Sequence[np.ndarray], gap: int) -> Iterator[int]:
+    """How many runs follow one another with at most `gap` tokens between them."""
+    count = 1
+    for run, following in pairwise(runs):
+        if following[0] - run[-1] - 1 > gap:
+            yield count
+            count = 0
+        count += 1
+    yield count
+
+
+def _idefics3_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    side = square_side(vision_patches(config)) // config.scale_factor
+    for row in _rows(prompts):
+        for runs in _by_tag(prompts, row):
+            # Between tiles of a row stand two tokens, the fence and the tag; a line break more between rows.
+            tiles = tile_views(*_row_ends(runs[:-1], 2), side, side) if len(runs) > 1 else ()
+            yield Block((*tiles, View(0, side, side)))
+
+
+def _llama4_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    side = square_side(int(vision_patches(config) * config.vision_config.pixel_shuffle_ratio**2))
+    for row in _rows(prompts):
+        for runs in _by_tag(prompts, row):
+            # The token before the global view's tag ends the last row of tiles.
+            ends = int(prompts.ids[row, runs[-1][0] - 2])
+            rows = sum(int(prompts.ids[row, run[-1] + 1]) == ends for run in runs[:-1])
+            if len(runs) > 1 and (not rows or (len(runs) - 1) % rows):
+                raise CaptureError(f"The tokens between the {len(runs) - 1} tiles of an image do not make a rectangle.")
+            tiles = tile_views(rows, (len(runs) - 1) // rows, side, side) if rows else ()
+            yield Block((*tiles, View(0, side, side)))
+
+
+def _ovis_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    side = square_side(vision_patches(config)) // config.vision_config.hidden_stride
+    start, *_ = config.visual_indicator_token_ids
+    row_break = config.visual_indicator_token_ids[3]
+    for row in _rows(prompts):
+        runs = prompts.runs(row)
+        firsts = [index for index, run in enumerate(runs) if prompts.ids[row, run[0] - 1] == start]
+        for first, last in zip(firsts, [*firsts[1:], len(runs)], strict=True):
+            tiles = runs[first + 1 : last]
+            rows = 1 + sum(int(prompts.ids[row, run[-1] + 1]) == row_break for run in tiles)
+            if len(tiles) % rows:
+                raise CaptureError(f"The tokens between the {len(tiles)} tiles of an image do not make a rectangle.")
+            yield Block((View(0, side, side), *(tile_views(rows, len(tiles) // rows, side, side) if tiles else ())))
+
+
+def _thumbnail_first_blocks(_: Any, prompts: Prompts) -> Iterator[Block]:
+    images = iter(prompts.given("pixel_values"))
+    for row in _rows(prompts):
+        for run in prompts.runs(row):
+            pictures = next(images, None)
+            if pictures is None:
+                raise CaptureError("The prompts have more runs of image tokens than `pixel_values` has images.")
+            side = square_side(run.size // len(pictures))
+            tiles = _placed(pictures[1:].cpu(), pictures[0].cpu(), side, side) if len(pictures) > 1 else ()
+            yield Block((View(0, side, side), *tiles))
+
+
+def _lfm2_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    sizes = table(prompts.given("spatial_shapes"))
+    factor = config.downsample_factor
+    pixels, patch = prompts.given("pixel_values").cpu(), config.vision_config.patch_size
+    pictures = [
+        flat[: height * width].view(height, width, patch, patch, -1).permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)
+        for flat, (height, width) in zip(pixels, sizes, strict=True)
+    ]
+    seen = 0
+    for row in _rows(prompts):
+        for runs in _by_tag(prompts, row):
+            grids = [(-(-height // factor), -(-width // factor)) for height, width in sizes[seen : seen + len(runs)]]
+            shown = pictures[seen : seen + len(runs)]
+            seen += len(runs)
+            tiles = _placed(torch.stack(shown[:-1]), shown[-1], *grids[0]) if len(runs) > 1 else ()
+            yield Block((*tiles, View(0, *grids[-1])))
+
+
+def _slice_blocks(_: Any, prompts: Prompts) -> Iterator[Block]:
+    sizes = iter(table(prompts.given("target_sizes")))
+    for row in _rows(prompts):
+        runs = prompts.runs(row)
+        tag = prompts.ids[row, runs[0][0] - 1]  # opens an image; slices have another
+        firsts = [index for index, run in enumerate(runs) if prompts.ids[row, run[0] - 1] == tag]
+        for first, last in zip(firsts, [*firsts[1:], len(runs)], strict=True):
+            grids = []
+            for run in runs[first:last]:
+                height, width = next(sizes, (0, 0))
+                divisor = round((height * width / run.size) ** 0.5)
+                grids.append((height // divisor, width // divisor))
+            tiles: tuple[View, ...] = ()
+            if last - first > 1:
+                places = tile_views(*_row_ends(runs[first + 1 : last], 2), 0, 0)
+                tiles = tuple(View(0, *grid, place.box) for grid, place in zip(grids[1:], places, strict=True))
+            yield Block((View(0, *grids[0]), *tiles))
+
+
+def _mllama_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    """Every key of a cross layer: images × tiles × (class token, patches), the tiles that an image has not masked."""
+    vision = config.vision_config
+    side = square_side(vision_patches(config))
+    for row in table(prompts.given("aspect_ratio_ids")):
+        views: list[View] = []
+        kept = np.zeros((len(row), vision.max_num_tiles, side * side + 1), dtype=bool)
+        for image, aspect in enumerate(row):
+            if aspect:  # 0 stands for no image
+                rows, columns = vision.supported_aspect_ratios[aspect - 1]
+                kept[image, : rows * columns, 1:] = True
+                views += [View(image, *view) for view in _plain(tile_views(rows, columns, side, side))]
+        yield Block(tuple(views), kept.ravel())
+
+
+def _plain(views: Sequence[View]) -> Iterator[tuple[int, int, tuple[float, float, float, float]]]:
+    return ((view.height, view.width, view.box) for view in views)
+
+
+_COMPARED = "tiles, placed by comparison with the thumbnail that follows them"
+INTERNVL = Rule(f"{_COMPARED}; squares of `image_seq_length` tokens", _internvl_blocks)
+GOT = Rule(f"{_COMPARED}; squares of `image_size` // `patch_size` // 4 a side", _got_blocks)
+AYA = Rule(f"{_COMPARED}; squares of `image_size` // `patch_size` // `downsample_factor` a side", _aya_blocks)
+COHERE = Rule(f"{_COMPARED}; squares of `image_size` // `patch_size` // `downsample_factor` a side", _cohere_blocks)
+IDEFICS3 = Rule("tiles row by row, the gap longer between rows, then the whole image", _idefics3_blocks)
+LLAMA4 = Rule("tiles row by row, a separator token after each row, then the whole image", _llama4_blocks)
+OVIS = Rule("the whole image, then tiles row by row, a separator token between rows", _ovis_blocks)
+PERCEPTION = Rule("a thumbnail, then tiles, placed by comparison with it", _thumbnail_first_blocks)
+LFM2 = Rule(f"{_COMPARED}; each `spatial_shapes` // `downsample_factor`", _lfm2_blocks)
+SLICES = Rule("the whole image, then slices row by row; each `target_sizes` over the reduction", _slice_blocks)
+MLLAMA = Rule("tiles of `aspect_ratio_ids`, squares of `image_size` // `patch_size` a side", _mllama_blocks)

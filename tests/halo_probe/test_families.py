@@ -1,0 +1,409 @@
+"""Every family of models, each by a tiny randomly initialised model of its real classes, and the rules for grids."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_families
+import torch
+from tiny_families import SPECIMENS
+from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from transformers.models.llama4.processing_llama4 import Llama4Processor
+from transformers.models.minicpmv4_6.processing_minicpmv4_6 import MiniCPMV4_6Processor
+from transformers.models.ovis2.processing_ovis2 import Ovis2Processor
+from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
+
+from halo_probe.capture import record_attention
+from halo_probe.capture.families import FAMILIES, family_of
+from halo_probe.capture.families_page import families_page
+from halo_probe.capture.image_tokens import check_family, locate_image_tokens
+from halo_probe.errors import CaptureError, NoImageTokensError, UnsupportedModelError
+
+ROOT = Path(__file__).parents[2]
+STEPS = 4
+WHOLE = (0, 0, 1, 1)
+SHARED_KEYS = {"gemma3n": 1e-4, "gemma4": 1e-4}
+
+
+@dataclass
+class Run:
+    """One family's model, run plainly, recorded and with eager attention."""
+
+    name: str
+    specimen: tiny_families.Specimen
+    model: Any
+    inputs: dict
+    positions: list
+    generation: Any
+    plain: Any
+    probed: Any
+    eager_tokens: torch.Tensor
+    eager: dict
+    """Layer index to steps × heads × keys."""
+
+
+def with_eager_rows(model, run):
+    """The result of `run`, and the last row of every attention layer's own weights at each call."""
+    rows = {}
+
+    def keep(module, _, output):
+        if isinstance(output, tuple) and isinstance(output[1], torch.Tensor) and output[1].dim() == 4:
+            rows.setdefault(module.layer_idx, []).append(output[1][0, :, -1].float().numpy())
+
+    modules = [
+        module for module in model.get_decoder().modules() if isinstance(getattr(module, "layer_idx", None), int)
+    ]
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    try:
+        return run(), rows
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.fixture(scope="module", params=list(SPECIMENS))
+def run(request):
+    specimen = SPECIMENS[request.param]
+    model = tiny_families.build(request.param, specimen)
+    picture = tiny_families.a_picture(*specimen.picture)
+    inputs, positions = tiny_families.encode(specimen, model.config, picture)
+    options = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, "eos_token_id": None}
+    options |= {"pad_token_id": 0, "return_dict_in_generate": True, "output_logits": True}
+    plain = model.generate(**inputs, **options)
+    with record_attention(model, layers="all", heads="all") as recording:
+        probed = model.generate(**inputs, **options)
+    (generation,) = recording.generations
+    model.set_attn_implementation("eager")
+    eager, rows = with_eager_rows(model, lambda: model.generate(**inputs, **options))
+    model.set_attn_implementation("sdpa")
+    return Run(request.param, specimen, model, inputs, positions, generation, plain, probed, eager.sequences, rows)
+
+
+def test_every_layer_head_and_step_equals_eager_attention(run):
+    found = run.generation
+    assert torch.equal(run.eager_tokens, run.plain.sequences)
+    expected = np.stack([[rows[:, found.image_positions] for rows in run.eager[layer.index]] for layer in found.layers])
+    np.testing.assert_allclose(found.heads, expected.swapaxes(0, 1), rtol=0, atol=SHARED_KEYS.get(run.name, 1e-5))
+    np.testing.assert_allclose(found.raw, found.heads.mean(2), rtol=0, atol=2e-6)
+    # Far from uniform: a shift by one token would show.
+    shifted = np.abs(found.heads - np.roll(found.heads, 1, axis=-1)).max()
+    assert shifted > 0.01
+
+
+def test_tokens_and_logits_are_bit_identical_with_and_without_the_recording(run):
+    assert torch.equal(run.plain.sequences, run.probed.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(run.plain.logits, run.probed.logits, strict=True))
+
+
+def test_the_image_tokens_and_their_views_are_those_of_the_picture(run):
+    found = run.generation
+    expected = [(*view, WHOLE) if len(view) == 2 else view for view in run.specimen.views]
+    assert [(view.height, view.width) for view in found.views] == [view[:2] for view in expected]
+    np.testing.assert_allclose([view.box for view in found.views], [view[2] for view in expected] or [], atol=1e-9)
+    assert {view.image for view in found.views} <= {0}
+    assert found.image_positions.size == (sum(h * w for h, w, _ in expected) or len(run.positions))
+    if run.name == "mllama":  # the keys of two tiles of sixteen patches, each after its class token
+        assert found.image_positions.tolist() == [*range(1, 17), *range(18, 34)]
+    else:
+        assert found.image_positions.tolist() == run.positions
+
+
+def test_the_layers_recorded_are_those_of_the_table(run):
+    family = family_of(run.model.config)
+    assert {layer.type for layer in run.generation.layers} == set(family.layers)
+    every = {layer.index for layer in run.generation.layers} == set(range(4))
+    assert every == (not family.skipped)
+
+
+def features(run, picture):
+    """The decoder's input at the image tokens."""
+    inputs, _ = tiny_families.encode(run.specimen, run.model.config, picture)
+    given = []
+    hook = run.model.get_decoder().register_forward_pre_hook(
+        lambda _, __, kwargs: given.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    try:
+        with torch.no_grad():
+            run.model(**inputs)
+    finally:
+        hook.remove()
+    return given[0][0, run.generation.image_positions]
+
+
+def test_changing_the_pixels_of_a_cell_changes_its_token_most(run):
+    if not run.specimen.proof or not run.specimen.views:
+        assert run.name in UNPROVEN_GRIDS
+        return
+    height, width = run.specimen.picture
+    picture = tiny_families.a_picture(height, width)
+    before, offset = features(run, picture), 0
+    for view in run.generation.views:
+        x0, y0, x1, y1 = view.box
+        for row, column in [(0, view.width - 1), (view.height - 1, view.width // 2)]:
+            top, bottom = (y0 + (y1 - y0) * (row + end) / view.height for end in (0, run.specimen.part))
+            left, right = (x0 + (x1 - x0) * (column + end) / view.width for end in (0, run.specimen.part))
+            changed = picture.clone()
+            cell = changed[:, round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+            cell.copy_(4 - cell)
+            difference = (features(run, changed) - before).norm(dim=-1)[offset : offset + view.height * view.width]
+            assert int(difference.argmax()) == row * view.width + column
+        offset += view.height * view.width
+
+
+UNPROVEN_GRIDS = {
+    *("aria", "blip-2", "idefics2", "kosmos-2"),  # no raster
+    *("chameleon", "emu3"),  # pixels become codes
+    *("fast_vlm", "gemma3n"),  # a convolutional tower, whose tokens see far beyond their cells
+    "mllama",  # no token of the prompt has the features
+}
+
+
+def test_the_table_holds_exactly_the_families_that_are_proven_or_refused():
+    assert {family.model_type for family in FAMILIES if not family.refusal} == set(SPECIMENS)
+    assert len({family.model_type for family in FAMILIES}) == len(FAMILIES)
+    assert len(SPECIMENS) >= 40
+
+
+def test_the_page_of_families_is_made_from_the_table():
+    assert (ROOT / "docs" / "families.md").read_text() == families_page()
+    for family in FAMILIES:
+        assert f"\n| {family.model_type} | " in families_page()
+
+
+def config(model_type, **values):
+    return SimpleNamespace(model_type=model_type, image_token_id=9, **values)
+
+
+def located(config, prompts, **inputs):
+    """The image tokens of prompts, padded on the left."""
+    length = max(map(len, prompts))
+    ids = torch.tensor([[0] * (length - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return locate_image_tokens(config, ids, {"attention_mask": mask, **inputs})
+
+
+def shown(image_tokens):
+    return [
+        (view.image, view.height, view.width, *(round(edge, 2) for edge in view.box)) for view in image_tokens.views
+    ]
+
+
+TOWER = SimpleNamespace(image_size=64, patch_size=16, model_type="siglip_vision_model")
+
+
+def test_images_and_tiles_of_a_padded_batch_are_told_apart_by_their_tags():
+    whole = [60, 63, *[9] * 4, 60]
+    tile = [60, 70, *[9] * 4]
+    split = [*tile, *tile, 61, *tile, *tile, 62, *whole]
+    first, second = located(
+        config("idefics3", vision_config=TOWER, scale_factor=2), [[1, *whole, 2, *split, 3], [1, *whole]]
+    )
+    assert [view[:3] for view in shown(first)] == [(0, 2, 2), *[(1, 2, 2)] * 5]
+    assert [view[3:] for view in shown(first)][1:] == [
+        *[(0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1)],
+        WHOLE,
+    ]
+    assert shown(second) == [(0, 2, 2, *WHOLE)]
+    assert second.positions.tolist() == [3, 4, 5, 6]
+    assert not first.cross
+
+
+def written(text, image):
+    """Token ids of what a processor writes for an image: 9 for the image token, others from 100 on."""
+    pieces = re.findall(r"<[^>]*>|\n+|.", text)
+    names = [image, *PIECES]
+    return [9 if piece == image else 100 + names.index(piece) for piece in pieces]
+
+
+PIECES = [
+    *("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>", "<fake>", "<global-img>", "\n", "\n\n"),
+    *(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2, 3)),
+    *("<|image_start|>", "<|image_end|>", "<|image|>", "<|tile_x_separator|>", "<|tile_y_separator|>"),
+    *("<image>", "</image>", "<slice>", "</slice>"),
+]
+
+
+def idefics3_text(rows, columns):
+    tokens = {"image_token": "<|img|>", "fake_image_token": "<fake>", "fake_token_around_image": "<fake>"}
+    tokens |= {"global_image_tag": "<global-img>", "global_image_token": "<global-img>", "image_seq_len": 4}
+    inputs = {"rows": [[rows]], "cols": [[columns]]}
+    return Idefics3Processor.replace_image_token(SimpleNamespace(**tokens), inputs, 0)
+
+
+def minicpm_text(rows, columns):
+    tokens = {"image_start_token": "<image>", "image_end_token": "</image>", "image_token": "<|img|>"}
+    tokens |= {"slice_start_token": "<slice>", "slice_end_token": "</slice>", "slice_mode": True}
+    inputs = {"grids": [[rows, columns]], "num_patches_per_image": [1 + rows * columns]}
+    inputs["target_sizes"] = np.full((1 + rows * columns, 2), 8)
+    return MiniCPMV4_6Processor.replace_image_token(SimpleNamespace(**tokens), inputs, 0, image_token_divisor=16)
+
+
+WRITERS = {
+    "idefics3": (idefics3_text, "<|img|>", {"scale_factor": 2}),
+    "smolvlm": (
+        lambda rows, columns: get_image_prompt_string(rows, columns, 4, "<fake>", "<|img|>", "<global-img>"),
+        "<|img|>",
+        {"scale_factor": 2},
+    ),
+    "llama4": (
+        lambda rows, columns: Llama4Processor._prompt_split_image(None, [rows, columns], 4),
+        "<|patch|>",
+        {"vision_config": SimpleNamespace(image_size=64, patch_size=16, pixel_shuffle_ratio=0.5)},
+    ),
+    "ovis2": (
+        lambda rows, columns: Ovis2Processor.replace_image_token(
+            SimpleNamespace(image_seq_length=4), {"grids": [np.array([rows, columns])]}, 0
+        ),
+        "<IMG_ATOM>",
+        {
+            "vision_config": SimpleNamespace(image_size=64, patch_size=16, hidden_stride=2),
+            "visual_indicator_token_ids": [101, 102, 103, 104, 105],
+        },
+    ),
+    "minicpmv4_6": (minicpm_text, "<|img|>", {}),
+}
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+@pytest.mark.parametrize(("rows", "columns"), [(2, 3), (1, 2), (2, 1)])
+def test_tiles_are_placed_as_the_processor_of_the_family_writes_them(name, rows, columns):
+    write, image, values = WRITERS[name]
+    settings = config(name, **{"vision_config": TOWER, **values})
+    prompt = written(write(rows, columns), image)
+    sizes = torch.full((1 + rows * columns, 2), 8)
+    (found,) = located(settings, [[1, *prompt, 2]], target_sizes=sizes)
+    tiles = [
+        (0, 2, 2, *(round(edge, 2) for edge in (x / columns, y / rows, (x + 1) / columns, (y + 1) / rows)))
+        for y in range(rows)
+        for x in range(columns)
+    ]
+    whole = (0, 2, 2, *WHOLE)
+    assert shown(found) == ([whole, *tiles] if name in {"ovis2", "minicpmv4_6"} else [*tiles, whole])
+
+
+def test_tiles_that_make_no_rectangle_are_refused():
+    tile = [60, 70, *[9] * 4]
+    prompt = [*tile, *tile, 61, *tile, 62, 60, 63, *[9] * 4, 60]
+    with pytest.raises(CaptureError, match="between the 3 tiles of an image do not make rows of equal length"):
+        located(config("idefics3", vision_config=TOWER, scale_factor=2), [prompt])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 4), (2, 2), (4, 1), (2, 3), (3, 2)])
+def test_tiles_without_marks_are_placed_as_the_thumbnail_shows(rows, columns):
+    picture = tiny_families.a_picture(48, 48, seed=rows + 4 * columns)
+    pixels, _ = tiny_families.tiled(16, tiny_families.together, rows=rows, columns=columns)(picture, None)
+    (found,) = located(config("internvl", image_seq_length=4), [[1, *[9] * 4 * (rows * columns + 1)]], **pixels)
+    assert [view[3:] for view in shown(found)] == [
+        *(
+            tuple(round(edge, 2) for edge in (x / columns, y / rows, (x + 1) / columns, (y + 1) / rows))
+            for y in range(rows)
+            for x in range(columns)
+        ),
+        WHOLE,
+    ]
+
+
+def test_tiles_of_an_empty_picture_have_no_known_place():
+    (found,) = located(
+        config("internvl", image_seq_length=4), [[1, *[9] * 20, 2]], pixel_values=torch.ones(5, 3, 16, 16)
+    )
+    assert [all(map(math.isnan, view.box)) for view in found.views] == [True] * 4 + [False]
+    assert found.grids == ((2, 2),) * 5
+
+
+def test_a_llava_with_a_pixtral_tower_reads_the_size_of_each_image():
+    tower = SimpleNamespace(image_size=64, patch_size=16, model_type="pixtral")
+    found = located(
+        config("llava", vision_config=tower),
+        [[1, 9, 9, 30, 9, 9, 31, 2], [1, 9, 9, 9, 31]],
+        image_sizes=torch.tensor([[32, 32], [16, 48]]),
+    )
+    assert [shown(one) for one in found] == [[(0, 2, 2, *WHOLE)], [(0, 1, 3, *WHOLE)]]
+    assert [one.positions.tolist() for one in found] == [[1, 2, 4, 5], [1, 2, 3]]
+
+
+def test_a_class_token_is_left_out():
+    tower = SimpleNamespace(image_size=32, patch_size=16, model_type="clip_vision_model")
+    llava = config("llava", vision_config=tower, vision_feature_select_strategy="full")
+    (found,) = located(llava, [[1, *[9] * 5, 2]])
+    assert found.positions.tolist() == [2, 3, 4, 5]
+
+
+def test_a_llava_next_image_of_one_patch_has_its_base_grid_alone():
+    from transformers import LlavaNextConfig
+
+    tower = {"model_type": "clip_vision_model", "image_size": 32, "patch_size": 16}
+    settings = LlavaNextConfig(vision_config=tower, image_grid_pinpoints=[[32, 64]], image_token_index=9)
+    wide = located(settings, [[1, *[9] * (4 + 2 * 5)]], image_sizes=torch.tensor([[32, 64]]))
+    assert shown(wide[0]) == [(0, 2, 2, *WHOLE), (0, 2, 4, *WHOLE)]
+    assert wide[0].positions.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13]
+
+
+@pytest.mark.parametrize(
+    ("given", "prompt", "message"),
+    [
+        ({}, [9] * 4, "without `image_grid_thw`"),
+        (
+            {"image_grid_thw": torch.tensor([[1, 4, 4]])},
+            [9] * 5,
+            r"5 image tokens, which the grids \[\(2, 2\)\] do not",
+        ),
+        ({"image_grid_thw": torch.tensor([[1, 4, 4]] * 2)}, [9] * 4, "fewer image tokens than the grids"),
+    ],
+)
+def test_image_tokens_that_do_not_fit_their_grids_are_refused(given, prompt, message):
+    settings = config("qwen2_vl", vision_config=SimpleNamespace(spatial_merge_size=2))
+    with pytest.raises(CaptureError, match=message):
+        located(settings, [prompt], **given)
+
+
+def test_a_cross_attention_model_without_an_image_has_no_image_tokens():
+    with pytest.raises(NoImageTokensError, match="no image to attend to"):
+        located(config("mllama", vision_config=TOWER), [[1, 2]])
+
+
+def test_a_model_type_that_is_not_in_the_table_is_recorded_without_a_grid():
+    unknown = config("brand_new_vl")
+    assert not family_of(unknown).known
+    check_family(unknown)
+    (found,) = located(unknown, [[1, *[9] * 16, 2]])
+    assert found.views == ()
+    assert found.positions.tolist() == list(range(1, 17))
+
+
+@pytest.mark.parametrize("path", ["image_token_index", "image_patch_id", "vision_config.image_token_id"])
+def test_the_general_rule_finds_the_image_token_id_where_a_configuration_may_have_it(path):
+    values = {path: 9} if "." not in path else {"vision_config": {"image_token_id": 9}}
+    (found,) = located(SimpleNamespace(model_type="brand_new_vl", **values), [[1, 9, 2]])
+    assert found.positions.tolist() == [1]
+
+
+def test_a_model_without_an_image_token_id_is_refused_with_where_it_was_looked_for():
+    with pytest.raises(UnsupportedModelError, match=r"brand_new_vl.*no image token id \(image_token_id or"):
+        check_family(SimpleNamespace(model_type="brand_new_vl"))
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family.refusal], ids=lambda row: row.model_type)
+def test_a_family_that_cannot_be_recorded_says_why(family):
+    with pytest.raises(UnsupportedModelError) as raised:
+        check_family(SimpleNamespace(model_type=family.model_type))
+    assert str(raised.value) == f"model type {family.model_type!r} cannot be recorded: {family.refusal}."
+
+
+def test_an_unknown_encoder_decoder_is_refused():
+    with pytest.raises(UnsupportedModelError, match="the image is in the encoder"):
+        check_family(config("brand_new_vl", is_encoder_decoder=True))
+
+
+def test_a_model_without_a_head_is_refused_with_the_class_to_load():
+    model = tiny_families.build("qwen2_vl", SPECIMENS["qwen2_vl"]).model
+    with (
+        pytest.raises(UnsupportedModelError, match="Qwen2VLModel has no head.*AutoModelForImageTextToText"),
+        record_attention(model),
+    ):
+        pass
