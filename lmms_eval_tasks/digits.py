@@ -9,14 +9,15 @@ Source: the measurement specification, section 5.
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 from lmms_eval_tasks.parsing import Mode
 
 # A digit run may hold thousands separators: a comma or a typographic space before three digits.
+_INCOMPLETE = "\ufffd"
 _DIGIT_RUN = re.compile(r"\d++(?:[,\u00a0\u2007\u2009\u202f]\d{3}(?!\d))*+")
 
 
@@ -33,6 +34,45 @@ class DigitSteps:
 
     steps: tuple[int, ...] | None
     status: Literal["split", "merged", "single", "not_found"]
+
+
+def digit_mode(metadata: Any) -> Mode | None:
+    """How the replies of a task are parsed and their digits found, by its `halo_digits`; None where they are no digits.
+
+    Args:
+        metadata: That of the task's configuration.
+
+    >>> digit_mode({"version": 1, "halo_digits": True})
+    'first'
+    """
+    given: Mode | bool | None = metadata.get("halo_digits") if isinstance(metadata, Mapping) else None
+    return "first" if given is True else given or None
+
+
+def decode_pieces(token_ids: Sequence[int], *, decode: Callable[[Sequence[int]], str]) -> tuple[str, ...]:
+    r"""The text that each token adds to the reply; together they are the reply.
+
+    A byte-level token may end amid a character. Then its piece is empty, and the character is in the piece of the token
+    that completes it: of a digit, the one that says which digit.
+
+    Args:
+        token_ids: The generated tokens.
+        decode: Text of some tokens, with the replacement character for one that is not complete.
+
+    >>> decode_pieces(b"\xef\xbc\x91 dot", decode=lambda ids: bytes(ids).decode(errors="replace"))
+    ('', '', '１', ' ', 'd', 'o', 't')
+    """
+    pieces: list[str] = []
+    # Text depends on what stands before it, so each piece is decoded with the one before.
+    known, start = 0, 0
+    for end in range(1, len(token_ids) + 1):
+        text = decode(token_ids[known:end])
+        if text.endswith(_INCOMPLETE) and end < len(token_ids):
+            pieces.append("")
+            continue
+        pieces.append(text[len(decode(token_ids[known:start])) :])
+        known, start = start, end
+    return tuple(pieces)
 
 
 def digit_steps(pieces: Sequence[str], value: int | None, *, mode: Mode = "first") -> DigitSteps:

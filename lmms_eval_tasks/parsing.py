@@ -54,6 +54,8 @@ class ParsedCount:
 
 
 _MOST_DIGITS = 4  # of a value: 9999
+# Characters read at either end of a reply that is longer than both: no task generates as many.
+_END = 1 << 14
 
 _UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TEENS = (
@@ -123,6 +125,9 @@ def parse_count(reply: str, *, mode: Mode = "first") -> ParsedCount:
     digits of each whole number turned round, as text, before it is read: `21` is 12, and `01` is 10. Number words are
     read as they are.
 
+    Of a reply of more than 32 768 characters, thoughts left out, the first and the last 16 384 are read, so that any
+    reply takes milliseconds.
+
     Args:
         reply: The generated text; any length, any characters.
         mode: `first` for direct answers, `final` for step-by-step ones, `reversed` for the units digit first.
@@ -154,11 +159,22 @@ def parse_count(reply: str, *, mode: Mode = "first") -> ParsedCount:
 
 def normalise(reply: str) -> str:
     """A reply in lower case, normalised as section 3 says: without thoughts, markup and dimensions, trimmed."""
-    text = _THOUSANDS_SPACE.sub(",", reply)
+    text = _THOUSANDS_SPACE.sub(",", _shortened(reply))
     text = text.translate({ord(char): _fold(char) for char in set(text) if not char.isascii()}).lower()
+    return _DIMENSIONS.sub(" ", _without_thoughts(text).translate(_DECORATION)).strip()
+
+
+def _without_thoughts(text: str) -> str:
     *thoughtful, rest = text.split("</think>")
-    text = "".join(part.partition("<think>")[0] for part in thoughtful) + rest
-    return _DIMENSIONS.sub(" ", text.translate(_DECORATION)).strip()
+    return "".join(part.partition("<think>")[0] for part in thoughtful) + rest
+
+
+def _shortened(reply: str) -> str:
+    """The two ends of a reply that is too long; the words that are cut are left out."""
+    if len(reply) <= 2 * _END or len(text := _without_thoughts(reply)) <= 2 * _END:
+        return reply
+    head, tail = text[:_END].rsplit(maxsplit=1), text[-_END:].split(maxsplit=1)
+    return " ".join([*head[:1], *tail[-1:]])
 
 
 def _fold(char: str) -> str:

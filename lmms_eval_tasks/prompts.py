@@ -22,6 +22,11 @@ def doc_to_visual(doc: Document) -> list["Image"]:
     return [doc["image"].convert("RGB")]
 
 
+def no_visual(_doc: Document) -> list["Image"]:
+    """No image: the text-only control."""
+    return []
+
+
 def ask_count(_doc: Document) -> str:
     """How many dots, to be answered directly."""
     return questions.COUNT_QUESTION

@@ -26,13 +26,15 @@ def checked_weights(attention: ArrayLike, *, least: int = 1) -> NDArray[np.float
         raise InvalidAttentionError(
             f"attention has shape {weights.shape}: give at least {least} image token(s) on the last axis"
         )
-    if not np.isfinite(weights).all():
+    # Both are NaN where a weight is.
+    least_weight, largest = weights.min(axis=-1), weights.max(axis=-1)
+    if not (np.isfinite(least_weight).all() and np.isfinite(largest).all()):
         raise InvalidAttentionError(
             "attention has a weight that is not finite: look for masked rows before the softmax"
         )
-    if (weights < 0).any():
+    if (least_weight < 0).any():
         raise InvalidAttentionError("attention has a negative weight: give weights after the softmax, not logits")
-    if not (weights > 0).any(axis=-1).all():
+    if not (largest > 0).all():
         raise InvalidAttentionError("attention has a map that is all zero: leave out steps that see no image token")
     return weights
 
@@ -53,7 +55,8 @@ def distribution(attention: ArrayLike, *, least: int = 1) -> NDArray[np.float64]
     weights = checked_weights(attention, least=least)
     # By the largest first: the sum of finite weights need not be finite.
     scaled = weights / weights.max(axis=-1, keepdims=True)
-    return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True))
+    scaled /= scaled.sum(axis=-1, keepdims=True)
+    return np.asarray(scaled)
 
 
 def plain(values: NDArray[np.float64]) -> Values:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse, special, stats
+from scipy import sparse, special
 
 from halo_probe.errors import UsageError
 from halo_probe.metrics.geometry import Flags, Floats, Layout
@@ -75,14 +75,74 @@ class _Maps:
     """(P, M), each of sum 1."""
 
     @cached_property
+    def order(self) -> NDArray[np.intp]:
+        """The cells by rising weight, (P, M)."""
+        return np.argsort(self.p, axis=-1)
+
+    @cached_property
     def ranks(self) -> Floats:
         """From 1, the mean rank where tied, (P, M)."""
-        return np.asarray(stats.rankdata(self.p, axis=-1))
+        rising = np.take_along_axis(self.p, self.order, axis=-1)
+        steps = rising[:, 1:] > rising[:, :-1]
+        places = np.broadcast_to(np.arange(self.p.shape[1], dtype=np.float64), self.p.shape)
+        # The first and the last place of each run of ties.
+        first, last = places.copy(), places.copy()
+        first[:, 1:][~steps] = last[:, :-1][~steps] = np.nan
+        first = np.fmax.accumulate(first, axis=-1)
+        last = np.fmin.accumulate(last[:, ::-1], axis=-1)[:, ::-1]
+        ranks = np.empty_like(self.p)
+        np.put_along_axis(ranks, self.order, (first + last) / 2 + 1, axis=-1)
+        return ranks
 
     @cached_property
     def bright(self) -> Flags:
         """Cells that are sinks of a layout if they are outside its D and R, (P, M)."""
         return np.asarray(self.p * self.p.shape[1] >= SINK * _AT_LEAST)
+
+    @cached_property
+    def bright_columns(self) -> NDArray[np.intp]:
+        """The cells that are bright in any map."""
+        return np.flatnonzero(self.bright.any(axis=0))
+
+    def parted(self, values: Floats) -> "_Parted":
+        """Values of the cells, (P, M) or (1, M), parted into those of bright cells and the others."""
+        return _Parted(
+            every=values,
+            dim=np.where(self.bright, 0.0, values),
+            bright=np.where(self.bright[:, self.bright_columns], values[:, self.bright_columns], 0.0),
+        )
+
+    @cached_property
+    def weights(self) -> "_Parted":
+        """The weights themselves."""
+        return self.parted(self.p)
+
+    @cached_property
+    def ones(self) -> "_Parted":
+        """1 in each cell."""
+        return self.parted(np.ones_like(self.p[:1]))
+
+    @cached_property
+    def deviations(self) -> "_Parted":
+        """From the mean of all cells, so that little cancels in their sums."""
+        return self.parted(self.p - 1 / self.p.shape[1])
+
+    @cached_property
+    def squares(self) -> "_Parted":
+        """Of the deviations."""
+        return self.parted(self.deviations.every**2)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Parted:
+    """Values of the cells of P maps, B of which are bright in any."""
+
+    every: Floats
+    """(P, M), or (1, M) where they are the same for all."""
+    dim: Floats
+    """(P, M), 0 where the cell is bright."""
+    bright: Floats
+    """(P, B), 0 where it is not."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,19 +206,20 @@ class _Pairs:
     dots: _Dots
     without_sinks: bool
 
-    def sum(self, values: Floats, areas: Floats) -> Floats:
-        """Σ values (P, M) · areas (L, M) over the cells that count: (P, L)."""
-        bright = self.maps.bright
-        if not self.without_sinks or not bright.any():
-            return np.asarray(values @ areas.T)
+    def sum(self, values: _Parted, areas: Floats) -> Floats:
+        """Σ values · areas (L, M) over the cells that count: (P, L), or (1, L) where it is the same for all maps."""
+        columns = self.maps.bright_columns if self.without_sinks else ()
+        if not areas.any():  # no dot is large enough for a core
+            return np.zeros((len(values.every), len(areas)))
+        if not len(columns):
+            return np.asarray(values.every @ areas.T)
         # A bright cell counts where it is near the dots. Sums of what counts, not differences: nothing cancels.
-        columns = bright.any(axis=0)
-        spared = np.where(bright, values, 0.0)[:, columns] @ (areas * self.dots.near)[:, columns].T
-        return np.asarray(np.where(bright, 0.0, values) @ areas.T + spared)
+        spared = areas[:, columns] * self.dots.near[:, columns]
+        return np.asarray(values.dim @ areas.T + values.bright @ spared.T)
 
     def size(self, areas: Floats) -> Floats:
-        """Σ areas (L, M) over the cells that count: (P, L), or (1, L) where all of them do."""
-        return self.sum(np.ones_like(self.maps.p if self.without_sinks else self.maps.p[:1]), areas)
+        """Σ areas (L, M) over the cells that count: as `sum`."""
+        return self.sum(self.maps.ones, areas)
 
     @cached_property
     def everywhere(self) -> Floats:
@@ -168,7 +229,7 @@ class _Pairs:
     @cached_property
     def mass(self) -> Floats:
         """The attention that counts, (P, L)."""
-        return self.sum(self.maps.p, self.everywhere)
+        return self.sum(self.maps.weights, self.everywhere)
 
     @cached_property
     def cells(self) -> Floats:
@@ -177,7 +238,7 @@ class _Pairs:
 
     def enrichment(self, areas: Floats) -> Floats:
         """Share of the attention over share of the grid, (P, L)."""
-        return self.sum(self.maps.p, areas) / self.mass * self.cells / self.size(areas)
+        return self.sum(self.maps.weights, areas) / self.mass * self.cells / self.size(areas)
 
     @cached_property
     def dot_masses(self) -> Floats:
@@ -216,11 +277,11 @@ def _frame_enrichment(pairs: _Pairs) -> Floats:
 
 
 def _dot_mass(pairs: _Pairs) -> Floats:
-    return pairs.sum(pairs.maps.p, pairs.dots.on_dots) / pairs.mass
+    return pairs.sum(pairs.maps.weights, pairs.dots.on_dots) / pairs.mass
 
 
 def _sink_share(pairs: _Pairs) -> Floats:
-    return np.asarray(np.where(pairs.maps.bright, pairs.maps.p, 0.0) @ (1 - pairs.dots.near).T)
+    return np.asarray(pairs.maps.weights.bright @ (1 - pairs.dots.near[:, pairs.maps.bright_columns]).T)
 
 
 def _auroc_dot(pairs: _Pairs) -> Floats:
@@ -237,7 +298,7 @@ def _wins_over_sinks(pairs: _Pairs) -> Floats:
     """Number of pairs of a cell of D and a sink in which the cell of D has more, ties counting ½: (P, L)."""
     bright, dots = pairs.maps.bright, pairs.dots
     # Only a bright cell can win over a sink.
-    brightest = np.argsort(-pairs.maps.p, axis=1)[:, : bright.sum(axis=1).max()]
+    brightest = pairs.maps.order[:, ::-1][:, : bright.sum(axis=1).max()]
     ranks = np.take_along_axis(pairs.maps.ranks, brightest, axis=1)
     wins = (np.sign(ranks[:, :, np.newaxis] - ranks[:, np.newaxis]) + 1) / 2
     on_dots = dots.on_dots.T[brightest].swapaxes(1, 2)
@@ -266,13 +327,13 @@ def _n_eff_dots(pairs: _Pairs) -> Floats:
 
 
 def _nss_dot(pairs: _Pairs) -> Floats:
-    # About the mean of all cells, so that little cancels.
-    deviations = pairs.maps.p - 1 / pairs.maps.p.shape[1]
+    deviations = pairs.maps.deviations
     mean = pairs.sum(deviations, pairs.everywhere) / pairs.cells
-    spread = np.sqrt(np.maximum(pairs.sum(deviations**2, pairs.everywhere) / pairs.cells - mean**2, 0))
+    spread = np.sqrt(np.maximum(pairs.sum(pairs.maps.squares, pairs.everywhere) / pairs.cells - mean**2, 0))
     flat = spread <= _FLAT * pairs.mass / pairs.cells
     owners = pairs.dots.owners
-    scores = np.where(flat[:, owners], 0.0, (deviations[:, pairs.dots.centers] - mean[:, owners]) / spread[:, owners])
+    centers = deviations.every[:, pairs.dots.centers]
+    scores = np.where(flat[:, owners], 0.0, (centers - mean[:, owners]) / spread[:, owners])
     return np.asarray(pairs.over_dots(scores) / pairs.dots.groups.sum(axis=1))
 
 

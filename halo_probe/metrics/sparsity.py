@@ -120,6 +120,30 @@ def kl_uniform(attention: ArrayLike) -> Values:
     return plain(np.log(p.shape[-1]) - _entropy(p))
 
 
+def sparsity_family(attention: ArrayLike) -> dict[str, Values]:
+    """`gini` as `sparsity`, `sparsity_eq2`, `sparsity_norm`, `entropy` and `kl_uniform` by key, each map sorted once.
+
+    Args:
+        attention: Weights, (..., M) with M at least 2.
+
+    Raises:
+        InvalidAttentionError: If a map is no distribution, or is one of a single image token; see the module.
+
+    >>> sparsity_family([0, 0, 0, 1])["sparsity_norm"]
+    1.0
+    """
+    p = distribution(attention, least=2)
+    m = p.shape[-1]
+    sparsity, nats = _gini(p), _entropy(p)
+    return {
+        "sparsity": plain(sparsity),
+        "sparsity_eq2": plain(sparsity - 1 / m),
+        "sparsity_norm": plain(sparsity * m / (m - 1)),
+        "entropy": plain(nats / np.log(m)),
+        "kl_uniform": plain(np.log(m) - nats),
+    }
+
+
 def head_sparsity(attention: ArrayLike) -> Values:
     """Mean over the heads of each head's own `gini`; at least that of their mean map, and the same range.
 
@@ -211,13 +235,13 @@ def _head_distributions(attention: ArrayLike, *, least: int = 1) -> NDArray[np.f
 def _gini(p: NDArray[np.float64]) -> NDArray[np.float64]:
     m = p.shape[-1]
     # (M + ½ - i) and the leading 1 in one weight each, since Σ p = 1. What lies outside the range is rounding.
-    ranks = np.arange(1 - m, m, 2)
-    return np.asarray(np.clip((np.sort(p, axis=-1) * ranks).sum(axis=-1) / m, 0, 1 - 1 / m))
+    ranks = np.arange(1 - m, m, 2, dtype=np.float64)
+    return np.asarray(np.clip(np.sort(p, axis=-1) @ ranks / m, 0, 1 - 1 / m))
 
 
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    logarithms = np.log(p, where=p > 0, out=np.zeros_like(p))
-    return np.asarray(np.clip(-(p * logarithms).sum(axis=-1), 0, np.log(p.shape[-1])))
+    logarithms = np.log(np.where(p > 0, p, 1))
+    return np.asarray(np.clip(-np.einsum("...k,...k", p, logarithms), 0, np.log(p.shape[-1])))
 
 
 def _overlaps(old: int, new: int) -> NDArray[np.float64]:

@@ -82,11 +82,13 @@ def ck_mass30(attention: ArrayLike, *, grid: tuple[int, int]) -> Values:
     1.0
     """
     p = distribution_on_grid(attention, grid)
-    order = np.argsort(-p, axis=-1, kind="stable")
-    falling = np.take_along_axis(p, order, axis=-1)
+    falling = np.sort(p, axis=-1)[..., ::-1]
     before = np.cumsum(falling, axis=-1) - falling
-    chosen = np.zeros(p.shape, dtype=np.bool_)
-    np.put_along_axis(chosen, order, before < 0.3 * _AT_LEAST, axis=-1)
+    number = (before < 0.3 * _AT_LEAST).sum(axis=-1, keepdims=True)
+    least = np.take_along_axis(falling, number - 1, axis=-1)
+    # Of those that tie for the last places, the first.
+    above, tied = p > least, p == least
+    chosen = above | (tied & (np.cumsum(tied, axis=-1) <= number - above.sum(axis=-1, keepdims=True)))
     return plain(_components(chosen.reshape(-1, *grid)).reshape(p.shape[:-1]))
 
 

@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from halo_probe.errors import HaloError, UsageError
+from halo_probe.metrics.consistency import CONSISTENCY_KEYS
+from halo_probe.metrics.views import WHOLE, Box
 from halo_probe.score.dots import DotSet
 from halo_probe.score.generations import SCORE_KEYS, Generation, score_generation
 
@@ -20,9 +24,13 @@ Layers = Literal["all", "last"]
 
 # As in halo_probe.harness.maps, which would load torch into every process.
 _SIGNATURE_KEY = b"halo_probe"
+_ANSWERS_KEY = b"halo_answers"
 _GENERATION = ("task", "doc_id", "repeat", "call")
 _ROW = ("step", "layer", "layer_type", "end", "visual_mass")
 _MAPS = ("grid", "map_eq1", "map_raw", "visible")
+# Not in every run, or not in every row of it.
+_OPTIONAL_ROW = ("first_mass",)
+_OPTIONAL = (*_OPTIONAL_ROW, "view_image", "view_box", "map_heads", "sink_tokens")
 
 SCORES_SCHEMA = pa.schema(
     [
@@ -36,10 +44,27 @@ SCORES_SCHEMA = pa.schema(
         ("end", pa.bool_()),  # the end-of-sequence token, which means over tokens leave out
         ("image_tokens", pa.int32()),  # M
         ("visual_mass", pa.float32()),
-        *((key, pa.float64()) for key in SCORE_KEYS),
+        ("first_mass", pa.float32()),  # on the first token of the prompt
+        *((key, pa.float64()) for key in (*SCORE_KEYS, *CONSISTENCY_KEYS)),
         ("reason", pa.string()),  # why a group of keys is null
     ]
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What maps are scored with that is not in them."""
+
+    dots: Mapping[str, DotSet]
+    """The dots of the documents of each task that has them."""
+    model_layers: int | None
+    """Number of layers of the model; None where the run does not say."""
+    consistency: Mapping[tuple[str, int], Mapping[str, float]]
+    """`CONSISTENCY_KEYS` by task and document; empty for one that was answered once."""
+    layers: Layers
+    """Which of the recorded layers are scored; `last` is that with the highest index."""
+    null: bool
+    """Whether to compare with the null."""
 
 
 def read_signature(parts: Sequence[Path]) -> dict[str, Any]:
@@ -66,14 +91,24 @@ def _signature(part: Path) -> dict[str, Any]:
     return fields
 
 
-def score_part(part: Path, dots: Mapping[str, DotSet], *, layers: Layers, null: bool) -> pa.Table:
+def read_answers(part: Path) -> Iterator[tuple[str, int, Any]]:
+    """Task, document and text of each answer whose maps a part holds; none where it keeps no answers."""
+    stored = (_open(part).schema_arrow.metadata or {}).get(_ANSWERS_KEY, b"[]")
+    for task, document, _, answer in json.loads(stored):
+        yield task, document, answer["text"]
+
+
+def use_one_thread() -> None:
+    """Let a process that scores have one thread of BLAS, or processes wait for each other's."""
+    threadpool_limits(1)
+
+
+def score_part(part: Path, circumstances: Circumstances) -> pa.Table:
     """Score the maps of one part.
 
     Args:
         part: A file of maps.
-        dots: The dots of the documents of each task that has them.
-        layers: Which of the recorded layers; `last` is that with the highest index.
-        null: Whether to compare with the null.
+        circumstances: What else the scores depend on.
 
     Returns:
         A row for each row of maps that was scored, in their order, of `SCORES_SCHEMA`.
@@ -81,7 +116,7 @@ def score_part(part: Path, dots: Mapping[str, DotSet], *, layers: Layers, null: 
     Raises:
         HaloError: If the part cannot be read.
     """
-    scored = [_score(rows, dots, null=null) for rows in _generations(_read(part), layers)]
+    scored = [_score(rows, circumstances) for rows in _generations(_read(part), circumstances.layers)]
     return pa.concat_tables([SCORES_SCHEMA.empty_table(), *scored])
 
 
@@ -94,7 +129,9 @@ def _open(part: Path) -> pq.ParquetFile:
 
 def _read(part: Path) -> pa.Table:
     try:
-        return _open(part).read([*_GENERATION, *_ROW, *_MAPS]).combine_chunks()
+        file = _open(part)
+        optional = [name for name in _OPTIONAL if name in file.schema_arrow.names]
+        return file.read([*_GENERATION, *_ROW, *_MAPS, *optional]).combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise _damaged(part, error) from None
 
@@ -114,25 +151,58 @@ def _generations(table: pa.Table, layers: Layers) -> Iterator[pa.Table]:
         yield rows.filter(pa.array(layer == layer.max())) if layers == "last" else rows
 
 
-def _score(rows: pa.Table, dots: Mapping[str, DotSet], *, null: bool) -> pa.Table:
-    task = rows["task"][0].as_py()
+def _score(rows: pa.Table, circumstances: Circumstances) -> pa.Table:
+    n = rows.num_rows
+    task, document = rows["task"][0].as_py(), rows["doc_id"][0].as_py()
+    maps = _stacked(rows["map_eq1"])
+    sinks = _first(rows, "sink_tokens")
     generation = Generation(
-        doc_id=rows["doc_id"][0].as_py(),
-        grids=tuple((height, width) for height, width in rows["grid"][0].as_py()),
+        doc_id=document,
+        views=_views(rows),
         steps=rows["step"].to_numpy(),
         layers=rows["layer"].to_numpy(),
-        eq1=_stacked(rows["map_eq1"]),
+        eq1=maps,
         raw=_stacked(rows["map_raw"]),
         visible=rows["visible"].to_numpy(),
+        heads=None if _first(rows, "map_heads") is None else _stacked(rows["map_heads"]).reshape(n, -1, maps.shape[1]),
+        visual_sinks=None if sinks is None else np.array(sinks, dtype=np.bool_),
     )
-    scores, reasons = score_generation(generation, dots.get(task), null=null)
+    scores, reasons = score_generation(
+        generation, circumstances.dots.get(task), null=circumstances.null, model_layers=circumstances.model_layers
+    )
+    agreed = circumstances.consistency.get((task, document), {})
     columns = {
         **{name: rows[name] for name in (*_GENERATION, *_ROW)},
-        "image_tokens": np.full(rows.num_rows, generation.eq1.shape[1]),
+        **{name: rows[name] if name in rows.column_names else pa.nulls(n) for name in _OPTIONAL_ROW},
+        "image_tokens": np.full(n, maps.shape[1]),
         **{key: pa.array(values, from_pandas=True) for key, values in scores.items()},  # NaN is null
+        **{key: [agreed.get(key)] * n for key in CONSISTENCY_KEYS},
         "reason": reasons,
     }
     return pa.table({name: columns[name] for name in SCORES_SCHEMA.names}).cast(SCORES_SCHEMA)
+
+
+def _first(rows: pa.Table, name: str) -> Any:
+    """The value in the first row of a column; None where there is no such column."""
+    return rows[name][0].as_py() if name in rows.column_names else None
+
+
+class _View(NamedTuple):
+    image: int
+    height: int
+    width: int
+    box: Box
+
+
+def _views(rows: pa.Table) -> tuple[_View, ...]:
+    grids = _first(rows, "grid")
+    images = _first(rows, "view_image")
+    # Runs of before there were views have one whole image for each grid.
+    images, boxes = (range(len(grids)), [WHOLE] * len(grids)) if images is None else (images, _first(rows, "view_box"))
+    return tuple(
+        _View(image, height, width, tuple(box))
+        for image, (height, width), box in zip(images, grids, boxes, strict=True)
+    )
 
 
 def _stacked(maps: pa.ChunkedArray) -> NDArray[np.float32]:

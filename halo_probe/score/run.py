@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,12 +12,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from pyarrow import csv
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from halo_probe.errors import HaloError, UsageError
+from halo_probe.score.consistency import consistencies
 from halo_probe.score.dots import find_dots
-from halo_probe.score.parts import SCORES_SCHEMA, Layers, read_signature, score_part
+from halo_probe.score.parts import (
+    SCORES_SCHEMA,
+    Circumstances,
+    Layers,
+    read_answers,
+    read_signature,
+    score_part,
+    use_one_thread,
+)
 
 
 def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, workers: int = 2) -> list[Path]:
@@ -29,7 +37,7 @@ def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, worke
         folder: The `--output_path` of an lmms-eval run with `--model halo`.
         layers: Which of the recorded layers.
         null: Whether to compare the spatial metrics with their null, which takes several times as long.
-        workers: Number of processes, each of one thread.
+        workers: Number of processes, each of one thread; with 1, or for a run of one part, it is this process.
 
     Returns:
         Paths of the scores, `scores.parquet` and `scores.csv` in the folder.
@@ -47,17 +55,26 @@ def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, worke
         what = "holds no maps" if folder.is_dir() else "there is no such folder"
         raise UsageError(f"{maps}: {what}; give the --output_path of an lmms-eval run with --model halo.")
     signature = read_signature(parts)
-    dots = find_dots(signature, _configs(folder, signature))
-    score = partial(score_part, dots=dots, layers=layers, null=null)
     outputs = [folder / "scores.parquet", folder / "scores.csv"]
+    busy = min(workers, len(parts))
     with (
+        processes(busy) if busy > 1 else nullcontext() as pool,
         _replacing(outputs[0]) as table_file,
         _replacing(outputs[1]) as csv_file,
         pq.ParquetWriter(table_file, SCORES_SCHEMA, compression="zstd") as table_writer,
         csv.CSVWriter(csv_file, SCORES_SCHEMA) as csv_writer,
-        processes(workers) as pool,
     ):
-        for scores in tqdm(pool.map(score, parts), total=len(parts), desc="Scoring", unit="part", disable=None):
+        configs = _configs(folder, signature)
+        circumstances = Circumstances(
+            dots=find_dots(signature, configs),
+            model_layers=signature["model"].get("layers"),
+            consistency=consistencies((answer for part in parts for answer in read_answers(part)), configs),
+            layers=layers,
+            null=null,
+        )
+        score = partial(score_part, circumstances=circumstances)
+        scored = pool.map(score, parts) if pool else map(score, parts)
+        for scores in tqdm(scored, total=len(parts), desc="Scoring", unit="part", disable=None):
             table_writer.write_table(scores)
             csv_writer.write_table(scores)
     return outputs
@@ -70,10 +87,11 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
     Raises:
         HaloError: On leaving, if one was killed.
     """
-    # Not forked: this process has threads. One thread of BLAS each, or they wait for each other's.
+    # Not forked: this process has threads.
     context = get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, context, initializer=threadpool_limits, initargs=(1,)) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=use_one_thread) as pool:
+            pool.submit(int)  # starts them: they import what they need while this process reads the set
             yield pool
     except BrokenProcessPool:
         raise HaloError(

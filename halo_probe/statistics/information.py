@@ -64,6 +64,8 @@ def js_divergence(p: ArrayLike, q: ArrayLike) -> Floats:
 def log_gain(image: ArrayLike, blank: ArrayLike, digits: ArrayLike) -> Floats:
     """`dlogp_k`: how much the image raises the log-probability of the true digit, in nats; negative where it lowers it.
 
+    Infinite where one of the two gives it nothing, NaN where both do.
+
     Args:
         image: Distributions with the image, (n, A).
         blank: Distributions with a blank image, (n, A).
@@ -76,11 +78,11 @@ def log_gain(image: ArrayLike, blank: ArrayLike, digits: ArrayLike) -> Floats:
     [0.693147]
     """
     places = np.asarray(digits)[:, np.newaxis]
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         with_image, without = (
             np.log(np.take_along_axis(_distributions(side), places, axis=-1)[:, 0]) for side in (image, blank)
         )
-    return np.asarray(with_image - without)
+        return np.asarray(with_image - without)
 
 
 def information_terms(distributions: ArrayLike, counts: ArrayLike) -> Floats:

@@ -109,10 +109,10 @@ def _strata(counts: NDArray[np.generic]) -> list[NDArray[np.intp]]:
 
 
 def drawn_means(values: ArrayLike, draws: Floats) -> Floats:
-    """The mean of the values in each draw, (draws,); NaN for a draw that has none.
+    """The mean of the values in each draw, (draws,), or of k kinds of them, (draws, k); NaN for a draw that has none.
 
     Args:
-        values: One per document, (n,), NaN where it has none.
+        values: One per document, (n,), or k, (n, k); NaN where it has none.
         draws: From `stratified_draws`, (draws, n).
     """
     x = np.asarray(values, dtype=np.float64)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -368,6 +369,15 @@ def test_layouts_on_different_grids_are_refused(layout, vector_layout):
     for layouts, number in (([], 0), ([layout, vector_layout], 2)):
         with pytest.raises(UsageError, match=f"layouts on {number} grids"):
             score_pairs(np.ones(225), layouts, keys=SPATIAL_KEYS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tensors_are_taken(layout, dtype):
+    maps = torch.rand((2, layout.near.size), generator=torch.Generator().manual_seed(0)).to(dtype)
+    found, expected = spatial_metrics(maps, layout), spatial_metrics(maps.to(torch.float64).numpy(), layout)
+    for key in SPATIAL_KEYS:
+        assert np.allclose(found[key], expected[key], equal_nan=True), key
+    assert dot_enrichment(maps, layout) == pytest.approx(dot_enrichment(maps.to(torch.float64).numpy(), layout))
 
 
 def test_the_map_is_not_written_to(layout):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -172,6 +173,16 @@ def test_a_map_that_is_no_distribution_is_refused(metric, name):
     attention, message = BAD[name]
     with pytest.raises(InvalidAttentionError, match=message):
         metric(attention)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_are_taken(dtype):
+    maps = torch.rand((2, 36), generator=torch.Generator().manual_seed(0)).to(dtype)
+    plain = maps.to(torch.float64).numpy()
+    for metric in CLUSTERS:
+        assert metric(maps, grid=(6, 6)).tolist() == metric(plain, grid=(6, 6)).tolist()
+    assert hs(maps) == pytest.approx(hs(plain))
+    assert top30(maps).tolist() == top30(plain).tolist()
 
 
 def test_the_map_is_not_written_to():

@@ -17,9 +17,11 @@ from dataset_builder.golden import CONTENT_SHA256
 from dataset_builder.load import load_set
 from dataset_builder.sets import SETS
 from halo_probe.capture import Generation, Layer
+from halo_probe.capture.grids import View
 from halo_probe.cli import main
 from halo_probe.errors import HaloError
 from halo_probe.harness import maps as stored
+from halo_probe.harness.answers import Answer
 from halo_probe.metrics.geometry import lay_out
 from halo_probe.metrics.null import NULL_KEYS, choose_others, compare_with_null
 from halo_probe.metrics.sparsity import entropy, entropy_nats, gini, kl_uniform, sparsity_eq2, sparsity_g16
@@ -48,21 +50,24 @@ def generation(maps, *, layers=(3,), grids=(GRID,), raw=None, visible=None, mass
         ended=True,
         prompt_length=tokens,
         image_positions=np.arange(tokens),
-        grids=grids,
+        views=tuple(View(image, height, width) for image, (height, width) in enumerate(grids)),
         layers=tuple(Layer(layer, "full_attention") for layer in layers),
         eq1=eq1,
         raw=np.asarray(eq1 * mass if raw is None else raw, dtype=np.float32),
         visual_mass=np.full(eq1.shape[:2], mass, dtype=np.float32),
+        first_mass=np.full(eq1.shape[:2], 0.1, dtype=np.float32),
         visible=np.full(eq1.shape[:2], tokens if visible is None else visible, dtype=np.int32),
     )
 
 
 def write_maps(folder, generations, *, tasks):
     """A part for each list of (task, doc_id, generation)."""
+    (folder / "halo").mkdir(parents=True)
     with stored.MapWriter(folder / "halo", signature=signature_of(tasks)) as writer:
         for part in generations:
             for task, doc_id, one in part:
-                writer.add([(one, [str(token) for token in one.token_ids])], task=task, doc_id=doc_id, repeat=0)
+                shown = [(one, [str(token) for token in one.token_ids])]
+                writer.add((task, doc_id, 0), Answer(text="", counts=None, values=()), shown)
             writer.flush()
     return folder
 
@@ -192,7 +197,9 @@ def test_every_value_is_that_of_its_function(planted_scores, planted_maps, geome
             list(expected.values()), rel=1e-6, abs=1e-6, nan_ok=True
         )
         assert {*expected, "delta_entropy"} == {*row.index} - {
-            *("repeat", "call", "layer_type", "end", "image_tokens", "visual_mass", "reason")
+            *("repeat", "call", "layer_type", "end", "image_tokens", "visual_mass", "first_mass", "reason"),
+            *("head_sparsity", "head_entropy", "visual_sinks", "visual_sink_share", "early_lock", "late_diffuse"),
+            *("self_consistency", "pairwise_agreement"),
         }
 
 
@@ -269,6 +276,102 @@ def test_what_is_undefined_is_null_with_a_reason_and_the_rest_is_computed(capsys
         assert {key for key in looked_at if pd.isna(row[key])} == set(missing), place
         assert pd.isna(row.reason) if reason is None else (reason in row.reason), place
     assert found.loc["foreign", 0, 0, 3].sparsity == whole.sparsity == found.loc[TASK, 4, 0, 3].sparsity
+
+
+def amend(run, **columns):
+    """Give the only part of a run these columns in place of its own, or beside them; None takes one away."""
+    table = pq.read_table(part_of(run))
+    for name, values in columns.items():
+        table = table.drop([name]) if name in table.column_names else table
+        table = table if values is None else table.append_column(name, pa.array(values))
+    pq.write_table(table, part_of(run))
+
+
+def test_heads_sinks_and_the_course_over_the_layers_are_scored_where_they_are_recorded(capsys, tmp_path):
+    rng = np.random.default_rng(3)
+    uniform, narrow = np.full(64, 1 / 64), np.repeat([0.5, 0], [2, 62])
+    maps = [[uniform, narrow, narrow, narrow, uniform], [uniform] * 5]
+    one = generation(maps, layers=range(5), grids=((8, 8),))
+    signature = {**signature_of({"foreign": FOREIGN}), "model": {"layers": 5}}
+    (tmp_path / "halo").mkdir()
+    with stored.MapWriter(tmp_path / "halo", signature=signature) as writer:
+        writer.add(("foreign", 0, 0), Answer(text="", counts=None, values=()), [(one, ["1", "2"])])
+    heads = rng.dirichlet(np.ones(64), size=(10, 3))
+    heads[7, 1] = 0
+    sinks = np.arange(64) < 2
+    amend(tmp_path, map_heads=heads.reshape(10, -1).tolist(), sink_tokens=[sinks.tolist()] * 10, first_mass=[0.25] * 10)
+    found = scored(capsys, tmp_path).loc["foreign", 0]
+    assert found.early_lock.tolist() == [1] * 5 + [0] * 5 == found.late_diffuse.tolist()
+    assert (found.visual_sinks == 2).all()
+    assert found.loc[0].visual_sink_share.tolist() == pytest.approx([1 / 32, 1, 1, 1, 1 / 32])
+    assert (found.first_mass == 0.25).all()
+    # Of each head by pairs of tokens, then the mean.
+    differences = np.abs(heads[..., :, None] - heads[..., None, :]).mean(axis=(-1, -2)) * 64 / 2
+    known = np.arange(10) != 7
+    assert found.head_sparsity.to_numpy()[known] == pytest.approx(differences.mean(axis=1)[known])
+    plogp = np.where(heads > 0, heads * np.log(np.where(heads > 0, heads, 1)), 0).sum(axis=-1)
+    assert found.head_entropy.to_numpy()[known] == pytest.approx(-plogp.mean(axis=1)[known] / np.log(64))
+    assert found.head_sparsity.isna().tolist() == (~known).tolist() == found.head_entropy.isna().tolist()
+    assert "the map of a head is no distribution" in found.reason.iloc[7]
+    assert found.drop(columns=["reason"]).iloc[7].sparsity == 0
+
+    # Without its last layer there is no course.
+    amend(tmp_path, layer=[0, 1, 2, 3, 5] * 2, map_heads=None, sink_tokens=None)
+    found = scored(capsys, tmp_path).loc["foreign", 0]
+    assert found[["early_lock", "late_diffuse", "head_sparsity", "visual_sink_share"]].isna().all().all()
+    assert found.delta_entropy.notna().sum() == 6
+
+
+def test_the_view_of_the_whole_image_is_scored_with_the_dots(capsys, tmp_path, geometry):
+    rng = np.random.default_rng(4)
+    maps = rng.dirichlet(np.ones(32 + 1024), size=(2, 1))
+    maps[1, 0, 32:] = 0
+    run = write_maps(
+        tmp_path, [[(TASK, 0, generation(maps, grids=((4, 4), (4, 4), GRID)))]], tasks={TASK: CONTENT_SHA256[TASK]}
+    )
+    boxes = [[0, 0, 0.5, 1], [0.5, 0, 1, 1], [0.0, 0, 1, 1]]
+    amend(run, view_image=[[0, 0, 0]] * 2, view_box=[boxes] * 2)
+    found = scored(capsys, run).loc[TASK, 0]
+    first, second = found.loc[0, 3], found.loc[1, 3]
+    assert first.sparsity == pytest.approx(gini(np.float32(maps[0, 0])))
+    whole = np.float32(maps[0, 0, 32:])
+    assert first.ck == ck(whole, grid=GRID)
+    assert first.sparsity_g16 == pytest.approx(sparsity_g16(whole, height=32, width=32))
+    for key, value in spatial_metrics(whole, layouts_of(geometry[:1])[0]).items():
+        assert first[key] == pytest.approx(value, nan_ok=True), key
+    assert pd.isna(first.reason)
+    assert second.reason == "no attention is on the view of the whole image"
+    assert pd.isna(second.ck)
+    assert second.sparsity > 0.9
+    # Runs of before there were views do not say what their grids show.
+    amend(run, view_image=None, view_box=None)
+    assert scored(capsys, run).reason.tolist() == ["3 images"] * 2
+
+
+def test_answers_to_a_document_asked_several_times_are_compared(capsys, tmp_path):
+    tasks = {"counting": FOREIGN, "talking": FOREIGN}
+    maps = generation(np.ones((1, 1, 4)), grids=((2, 2),))
+    (tmp_path / "halo").mkdir()
+    with stored.MapWriter(tmp_path / "halo", signature=signature_of(tasks)) as writer:
+        for repeat, text in enumerate(("12", "twelve", "**12**", "13", "10 or 11")):
+            for task in tasks:
+                writer.add((task, 0, repeat), Answer(text=text, counts=None, values=()), [(maps, ["12"])])
+        writer.flush()  # the answers of a document may be in several parts
+        writer.add(("counting", 0, 5), Answer(text="12", counts=None, values=()), [(maps, ["12"])])
+        writer.add(("counting", 1, 0), Answer(text="12", counts=None, values=()), [(maps, ["12"])])
+    write_results(tmp_path, tasks=tasks, names={"counting": "counting", "talking": "talking"})
+    (file,) = tmp_path.glob("*/*_results.json")
+    results = json.loads(file.read_text())
+    results["configs"]["counting"]["metadata"] = {"version": 1, "halo_digits": True}
+    file.write_text(json.dumps(results))
+    found = scored(capsys, tmp_path, "--workers", "1").sort_index()
+    asked_often = found.loc["counting", 0]
+    assert len(asked_often) == 6
+    # Four say 12, one 13, and one nothing that counts.
+    assert asked_often.self_consistency.tolist() == pytest.approx([4 / 6] * 6)
+    assert asked_often.pairwise_agreement.tolist() == pytest.approx([6 / 15] * 6)
+    assert found.loc["counting", 1].self_consistency.isna().all()
+    assert found.loc["talking"].self_consistency.isna().all()
 
 
 def test_another_set_counts_where_the_run_and_the_variable_name_it(capsys, tmp_path, monkeypatch):
@@ -380,8 +483,9 @@ def test_no_workers_are_bad_usage(capsys, tmp_path):
     assert (code, error) == (2, "halo-probe: --workers 0: give at least 1.\n")
 
 
-def test_the_signature_is_looked_for_where_the_run_writes_it():
+def test_signature_and_answers_are_looked_for_where_the_run_writes_them():
     assert parts._SIGNATURE_KEY == stored.SIGNATURE_KEY
+    assert parts._ANSWERS_KEY == stored.ANSWERS_KEY
 
 
 def test_a_real_run_is_scored_and_its_scores_are_compared(capsys, tmp_path, qwen3_vl_checkpoint):
@@ -398,6 +502,21 @@ def test_a_real_run_is_scored_and_its_scores_are_compared(capsys, tmp_path, qwen
     assert len(found) == 2 * 3 * 4
     (file,) = run.glob("*/*_results.json")
     table = json.loads(file.read_text())["results"]["halo_count"]
+    # Live and offline alike, at the digits, over the middle layers and over the last one.
+    samples = [json.loads(line) for line in next(run.glob("*/*_samples_halo_count.jsonl")).read_text().splitlines()]
+    for digit in (1, 2):
+        for key in ("halo_index", "coverage", "hull_contrast_ns", "frame_enrichment"):
+            steps = [sample["token_counts"][0]["halo"]["digit_steps"][digit - 1] for sample in samples]
+            offline = [found.loc["halo_count", document, step, 3][key] for document, step in enumerate(steps)]
+            assert [sample[f"{key}_d{digit}"] for sample in samples] == pytest.approx(offline, abs=1e-9)
+            assert table[f"{key}_d{digit},none"] == pytest.approx(np.mean(offline))
+    content = found[~found.end].reset_index()
+    middle = content[content.layer.isin((1, 2))].groupby("doc_id")[["sparsity", "visual_mass"]].mean().mean()
+    assert middle.sparsity == pytest.approx(table["vision_sparsity_mid,none"], abs=1e-6)
+    assert middle.visual_mass == pytest.approx(table["vision_mass_mid,none"], abs=1e-6)
+    pooled = content[content.layer == 3].groupby("doc_id").sparsity_g16.mean().mean()
+    assert pooled == pytest.approx(table["vision_sparsity_g16,none"], abs=1e-6)
+    assert json.loads(file.read_text())["halo"]["digits"] == {"halo_count split": 2}
     last = found[~found.end].xs(3, level="layer")
     by_document = last.groupby("doc_id")[["sparsity", "entropy_rn", "visual_mass"]].mean().mean()
     for key, name in (

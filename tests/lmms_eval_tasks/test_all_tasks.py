@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import lmms_eval_tasks
 from dataset_builder.sets import SETS
@@ -52,7 +53,7 @@ def snapshot(
     }
 
 
-# The table of section 11 of the measurement specification, row by row.
+# The table of section 11 of the measurement specification, row by row, and the text-only control.
 SNAPSHOTS = {
     "halo_count": snapshot("halo_count", core=True),
     "halo_count_balanced": snapshot("halo_count_balanced", core=True),
@@ -75,6 +76,7 @@ SNAPSHOTS = {
         control=True,
     ),
     "halo_count_blank": snapshot("halo_count_blank", metrics=(*READING, "predicted"), core=True, control=True),
+    "halo_count_text": snapshot("halo_count_blank", metrics=(*READING, "predicted"), control=True),
     "halo_echo": snapshot(
         "halo_count", question="Repeat this number: 14. Answer: ", metrics=READING, core=True, control=True
     ),
@@ -127,7 +129,7 @@ def load_config(name):
     return load_yaml_config(str(TASKS / f"{name}.yaml"), mode="full")
 
 
-def test_there_is_a_task_for_every_row_of_the_specification_and_no_other(task_manager):
+def test_there_is_a_task_for_every_row_of_the_specification_and_one_without_images(task_manager):
     assert set(task_manager.all_subtasks) == set(SNAPSHOTS)
     assert {path.stem for path in TASKS.glob("*.yaml")} == set(SNAPSHOTS)
 
@@ -159,6 +161,11 @@ def test_the_question_the_decoding_and_the_metrics_have_not_drifted(name):
     for metric in config["metric_list"]:
         assert (metric["aggregation"], metric["higher_is_better"]) == METRICS[metric["metric"]]
     assert (config["score_key"], config["num_fewshot"], config["test_split"]) == ("accuracy", 0, "test")
+
+
+def test_every_task_shows_its_image_but_the_text_only_control():
+    document = {"image": Image.new("L", (8, 8))}
+    assert {name for name in SNAPSHOTS if not load_config(name)["doc_to_visual"](document)} == {"halo_count_text"}
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)

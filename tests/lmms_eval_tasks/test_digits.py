@@ -1,8 +1,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from lmms_eval_tasks.digits import DigitSteps, digit_steps
+from lmms_eval_tasks.digits import DigitSteps, decode_pieces, digit_mode, digit_steps
 from lmms_eval_tasks.parsing import parse_count
 
 VECTORS = [
@@ -68,6 +69,61 @@ def test_a_count_that_the_parser_reads_in_digits_is_found_however_it_is_cut(valu
         assert digit in pieces[step]
     assert list(found.steps) == sorted(found.steps)
     assert (found.status == "merged") == (len(set(found.steps)) < len(found.steps))
+
+
+@pytest.fixture(scope="module")
+def byte_level():
+    """A byte-level BPE as Qwen's and GPT's, with a token of two digits, and one that ends amid a full-width digit."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("1", "2"), ("ï", "¼")]  # the stand-ins for the bytes ef and bc
+    tokens = [*alphabet, "12", "ï¼"]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+BYTE_LEVEL = [
+    ("34 dots", 34, ("3", "4", " ", "d", "o", "t", "s"), (0, 1), "split"),
+    ("12", 12, ("12",), (0, 0), "merged"),
+    ("３４", 34, ("", "３", "", "４"), (1, 3), "split"),
+    ("è: ７", 7, ("", "è", ":", " ", "", "７"), (5,), "single"),
+    ("٣٤", 34, ("", "٣", "", "٤"), (1, 3), "split"),
+    ("3\u202f045", 3045, ("3", "", "", "\u202f", "0", "4", "5"), (0, 4, 5, 6), "split"),
+    ("3,045", 3045, ("3", ",", "0", "4", "5"), (0, 2, 3, 4), "split"),
+]
+
+
+@pytest.mark.parametrize(("reply", "value", "pieces", "steps", "status"), BYTE_LEVEL)
+def test_a_digit_of_several_byte_tokens_is_at_the_one_that_completes_it(
+    byte_level, reply, value, pieces, steps, status
+):
+    found = decode_pieces(byte_level.encode(reply).ids, decode=byte_level.decode)
+    assert found == pieces
+    assert parse_count("".join(found)).value == value
+    assert digit_steps(found, value) == DigitSteps(steps, status)
+
+
+@given(st.text(max_size=30))
+def test_the_pieces_of_any_reply_are_as_many_as_its_tokens_and_join_to_it(byte_level, reply):
+    ids = byte_level.encode(reply).ids
+    pieces = decode_pieces(ids, decode=byte_level.decode)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == reply
+
+
+def test_a_reply_that_stops_amid_a_character_keeps_what_is_there(byte_level):
+    ids = byte_level.encode("4 ３").ids[:-1]
+    assert decode_pieces(ids, decode=byte_level.decode) == ("4", " ", "\ufffd")
+    assert decode_pieces([], decode=byte_level.decode) == ()
+
+
+def test_the_digits_of_a_task_are_found_as_its_metadata_says():
+    for metadata, mode in (
+        ({"halo_digits": True}, "first"), ({"halo_digits": "final"}, "final"), ({"halo_digits": False}, None),
+        ({"version": 1}, None), ([{"version": 1}], None), (None, None),
+    ):  # fmt: skip
+        assert digit_mode(metadata) == mode
 
 
 def test_the_pieces_are_not_changed():
