@@ -7,7 +7,7 @@ first. `SystemExit` passes all of that, prints one line to stderr and exits 1. F
 import sys
 import traceback
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from halo_probe.errors import HaloError
 
@@ -39,3 +39,27 @@ class ending_loudly:  # noqa: N801 - a context manager, read as one
 def in_command_line() -> bool:
     """Whether this process is an `lmms-eval` command."""
     return "lmms_eval.__main__" in sys.modules
+
+
+def stop_after_results(error: Exception, results: Any) -> None:
+    """Fail, but not before lmms-eval's command has saved its results: printing the table is the last thing it does.
+
+    Args:
+        error: What to end with.
+        results: lmms-eval's; None in a process that saves none, which leaves the failing to the one that does.
+    """
+    if results is None:
+        return
+    if not in_command_line():
+        stop(error)
+    main: Any = sys.modules["lmms_eval.__main__"]
+    make_table = main.make_table
+
+    def print_and_stop(shown: Any) -> None:
+        main.make_table = make_table
+        sys.stdout.write(make_table(shown) + "\n")
+        if "groups" in shown:
+            sys.stdout.write(make_table(shown, "groups") + "\n")
+        stop(error)
+
+    main.make_table = print_and_stop

@@ -1,36 +1,48 @@
-"""`--model halo`: any lmms-eval model with its attention recorded.
+"""`--model halo`: any lmms-eval model with its attention recorded. `--model halo_tiny`: the embedded model so probed.
 
 The instance that lmms-eval gets is the base model's own, so prompts, decoding and answers are the base model's. Two
 classes, because lmms-eval checks `is_simple` on the class that it looked up.
 """
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 from lmms_eval import models
 from lmms_eval.api.model import lmms
-from lmms_eval.utils import simple_parse_args_string
 from transformers import PreTrainedModel
 
-from halo_probe.capture.layers import LayerChoice
 from halo_probe.capture.recorder import prepare_target
+from halo_probe.embedded import trained_checkpoint
+from halo_probe.embedded.curriculum import Variant
 from halo_probe.errors import UnsupportedModelError, UsageError
+from halo_probe.harness.arguments import Arguments, parse_arguments
+from halo_probe.harness.base import infer_base
 from halo_probe.harness.boundary import ending_loudly
-from halo_probe.harness.run import ProbedRun, attach
+from halo_probe.harness.probed import ProbedRun
+from halo_probe.harness.run import attach
+
+_TINY = "halo_tiny"
 
 
 class _Halo(lmms):
     """Creates the base model and attaches a run to it; never instantiated itself."""
 
+    registered = "halo"
+
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> lmms:
-        """Create the base model from `base=NAME[,layers=…][,maps=DIR],…`, with its `generate` recorded.
+        """Create the base model from `[base=NAME][,layers=…][,maps=DIR],…`, with its `generate` recorded.
 
         Args:
             arg_string: Our arguments and those of the base model, as in `--model_args`.
             additional_config: lmms-eval's batch size and device.
         """
         with ending_loudly():
-            return _create(arg_string, additional_config, force_simple=cls.is_simple)
+            settings = {name: value for name, value in (additional_config or {}).items() if value is not None}
+            arguments = parse_arguments(arg_string)
+            if cls.registered == _TINY:
+                arguments = _tiny(arguments, device=settings.get("device", "cpu"))
+            return _create(arguments, settings, name=cls.registered, force_simple=cls.is_simple)
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         raise NotImplementedError
@@ -54,21 +66,39 @@ class HaloChat(_Halo):
     is_simple = False
 
 
-def _create(arg_string: str, additional_config: dict[str, Any] | None, *, force_simple: bool) -> lmms:
-    arguments = simple_parse_args_string(arg_string)
-    base, maps = arguments.pop("base", None), arguments.pop("maps", None)
-    layers = _layer_choice(arguments.pop("layers", "last"))
+class HaloTinySimple(HaloSimple):
+    """`--model halo_tiny --force_simple`."""
+
+    registered = _TINY
+
+
+class HaloTinyChat(HaloChat):
+    """`--model halo_tiny`."""
+
+    registered = _TINY
+
+
+def _tiny(arguments: Arguments, *, device: str) -> Arguments:
+    """What `--model halo_tiny` stands for: the embedded model that counts, on the processor unless told otherwise."""
+    given = dict(arguments.model)
+    variant = given.pop("variant", "counts")
+    if variant not in get_args(Variant):
+        raise UsageError(f"variant={variant}: use {' or '.join(f'variant={name}' for name in get_args(Variant))}.")
+    model = {"pretrained": str(trained_checkpoint(variant)), "device": device, "device_map": device}
+    return replace(arguments, base=arguments.base or "qwen3_vl", model={**model, **given})
+
+
+def _create(arguments: Arguments, settings: dict[str, Any], *, name: str, force_simple: bool) -> lmms:
     known = [name for name in models.list_available_models(include_aliases=True) if not name.startswith("halo")]
+    base = arguments.base or infer_base(arguments.model, known)
     if base not in known:
-        given = "base= is missing" if base is None else f"base={base!r} is not a model of lmms-eval"
         raise UsageError(
-            f"{given}: name the lmms-eval model to probe, such as "
-            "--model_args base=qwen3_vl,pretrained=PATH (`lmms-eval models` lists them)."
+            f"base={base!r} is not a model of lmms-eval: name the one to probe, such as "
+            "--model_args base=qwen3_vl,pretrained=PATH (`lmms-eval models` lists them), or leave base= out."
         )
-    settings = {name: value for name, value in (additional_config or {}).items() if value is not None}
-    lm = _load(models.get_model(base, force_simple), base, {**arguments, **settings})
-    target = prepare_target(_network(lm, base), layers=layers)
-    attach(ProbedRun(lm=lm, base=base, target=target, arguments=arguments, maps=maps), name="halo")
+    lm = _load(models.get_model(base, force_simple), base, {**arguments.model, **settings})
+    target = prepare_target(_network(lm, base), layers=arguments.layers, heads=arguments.heads, sinks=arguments.sinks)
+    attach(ProbedRun(lm=lm, base=base, target=target, arguments=arguments), name=name)
     return lm
 
 
@@ -95,19 +125,3 @@ def _network(lm: lmms, base: str) -> PreTrainedModel:
         f"base={base!r} runs no transformers model in this process, so its attention cannot be recorded. "
         f"Evaluate it without the probe: --model {base}."
     )
-
-
-def _layer_choice(given: Any) -> LayerChoice:
-    """`last`, `all`, one index or `[0,5,11]`: lmms-eval hands over the text or, for a plain number, the number."""
-    text = str(given).strip()
-    if text == "last":
-        return "last"
-    if text == "all":
-        return "all"
-    try:
-        numbers = [float(part) for part in text.strip("[]").split(",")]
-    except ValueError:
-        numbers = [0.5]
-    if not all(number.is_integer() for number in numbers):
-        raise UsageError(f"layers={text}: use layers=last, layers=all or a list such as layers=[0,5,11].")
-    return [int(number) for number in numbers]

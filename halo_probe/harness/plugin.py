@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
 _TASKS = "lmms_eval.tasks"
-_MODELS = {"halo": ("halo_probe.harness.model.HaloChat", "halo_probe.harness.model.HaloSimple")}
+_MODELS: dict[str, tuple[str, str | None]] = {
+    "halo": ("halo_probe.harness.model.HaloChat", "halo_probe.harness.model.HaloSimple"),
+    "transformers": ("halo_probe.harness.transformers_chat.TransformersChat", None),
+    "halo_tiny": ("halo_probe.harness.model.HaloTinyChat", "halo_probe.harness.model.HaloTinySimple"),
+}
 
 
 def manifests() -> "list[ModelManifest]":
@@ -41,7 +45,8 @@ def _announce_models() -> None:
     tables = vars(sys.modules["lmms_eval.models"])
     for name, (chat, simple) in _MODELS.items():
         tables.get("AVAILABLE_CHAT_TEMPLATE_MODELS", {})[name] = chat
-        tables.get("AVAILABLE_SIMPLE_MODELS", {})[name] = simple
+        if simple is not None:
+            tables.get("AVAILABLE_SIMPLE_MODELS", {})[name] = simple
 
 
 class _TasksFinder(MetaPathFinder):

@@ -1,4 +1,4 @@
-"""One evaluation with `--model halo`: which answer belongs to which document, and what is kept of it.
+"""One evaluation with `--model halo`, from the tasks that lmms-eval loads to the results that it saves.
 
 lmms-eval has no place for a model to meet its tasks, so two functions of its evaluator are replaced once a probed model
 is created: the one that loads the tasks (which choose prompts by model name, and must see the base model's) and the one
@@ -6,49 +6,28 @@ that evaluates (which is where tasks, answers and results come together). For an
 """
 
 import os
-import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from lmms_eval import evaluator
-from lmms_eval.api.instance import GenerationResult, TokenCounts, unwrap_generation_output
-from lmms_eval.api.model import lmms
 from loguru import logger
-from tqdm import tqdm
 
-from halo_probe.capture import Generation
-from halo_probe.capture.recorder import Target, recording_generate
-from halo_probe.errors import CaptureError, NoImageTokensError, UsageError
-from halo_probe.harness.boundary import ending_loudly, in_command_line, stop
-from halo_probe.harness.emission import Numbers, emitting
+from halo_probe.capture.recorder import Target
+from halo_probe.errors import CaptureError
+from halo_probe.harness.answering import METHODS, Answering
+from halo_probe.harness.arguments import Arguments
+from halo_probe.harness.boundary import ending_loudly, stop_after_results
 from halo_probe.harness.maps import MapWriter
+from halo_probe.harness.probed import ProbedRun
 from halo_probe.harness.signature import run_signature
-from halo_probe.harness.values import DIGIT_KEYS, SUMMARY_KEYS, TokenValues, digit_values, summarize, token_values
-from lmms_eval_tasks.digits import digit_steps
-from lmms_eval_tasks.parsing import Mode
+from halo_probe.harness.store import finished_answers, own_folder
+from halo_probe.harness.wandb_table import fit_for_loggers, log_heatmaps
 
-_METHODS = ("generate_until", "generate_until_multi_round")
 _RUN = "_halo_run"
 _ORIGINAL = "_halo_original"
-
-
-@dataclass
-class ProbedRun:
-    """A base model that is about to be evaluated, and what to record of it."""
-
-    lm: lmms
-    base: str
-    target: Target | None
-    """The recorded model; let go when lmms-eval cleans up, before it scores."""
-    arguments: Mapping[str, Any]
-    """The base model's own `--model_args`."""
-    maps: str | None
-    """Folder for the maps instead of `OUTPUT/halo`."""
 
 
 def attach(run: ProbedRun, *, name: str) -> None:
@@ -92,21 +71,31 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
             lmms-eval has saved and printed its results.
     """
     assert run.target is not None
-    tasks = {task.config.task: task for task in _leaves(kwargs["task_dict"]) if task.OUTPUT_TYPE in _METHODS}
-    with ending_loudly():
-        folder = _maps_folder(run, kwargs.get("cli_args"))
-        _refuse_unsupported(kwargs)
+    tasks = {task.config.task: task for task in _leaves(kwargs["task_dict"]) if task.OUTPUT_TYPE in METHODS}
+    rank = int(os.environ.get("RANK", "0"))
+    batch = int(run.lm.batch_size) if run.arguments.batching == "batch" else 1
+    with ending_loudly(), ExitStack() as stack:
         _warn_of_another_headline(run.target)
-        signature = run_signature(run.target, base=run.base, arguments=run.arguments, tasks=tasks, call=kwargs)
-        writer = MapWriter(folder, signature=signature) if folder else None
-        with writer or nullcontext():
-            ledger = _Ledger(run=run, tasks=tasks, writer=writer)
-            with ledger.keeping():
-                results = evaluate(**kwargs)
+        signature = run_signature(
+            run.target, base=run.base, arguments=run.arguments, batch=batch, tasks=tasks, call=kwargs
+        )
+        folder = _maps_folder(run.arguments, kwargs.get("cli_args"))
+        finished, writer = {}, None
+        if folder:
+            stack.enter_context(own_folder(folder, rank=rank))
+            finished = finished_answers(folder, signature=signature, resume=run.arguments.resume, rank=rank)
+            writer = MapWriter(folder, signature=signature, max_gb=run.arguments.max_gb, rank=rank)
+            stack.enter_context(writer)
+        answering = Answering(run=run, tasks=tasks, writer=writer, batch=batch, answers=finished)
+        with answering.keeping(kwargs.get("response_cache")):
+            results = evaluate(**kwargs)
+    account = _gather(answering.account())
     if results is not None:
-        results["halo"] = {"signature": signature, "maps": str(folder) if folder else None, **ledger.account()}
-    if shortfall := ledger.error():
-        _stop_after_results(shortfall, results)
+        results["halo"] = {"signature": signature, "maps": str(folder) if folder else None, **account}
+        results["results"] = fit_for_loggers(results["results"])
+        log_heatmaps(folder, tasks)
+    if account["failures"]:
+        stop_after_results(_shortfall(account), results)
     return results
 
 
@@ -119,9 +108,9 @@ def _leaves(task_dict: Mapping[Any, Any]) -> Iterator[Any]:
             yield task
 
 
-def _maps_folder(run: ProbedRun, cli_args: Any) -> Path | None:
-    if run.maps:
-        return Path(run.maps)
+def _maps_folder(arguments: Arguments, cli_args: Any) -> Path | None:
+    if arguments.maps:
+        return Path(arguments.maps)
     if output := getattr(cli_args, "output_path", None):
         return Path(output) / "halo"
     logger.warning("The attention maps are not kept: give --output_path DIR to find them in DIR/halo.")
@@ -134,219 +123,20 @@ def _warn_of_another_headline(target: Target) -> None:
         logger.warning(f"The table shows the attention of layer {shown}; the model's last is {target.last_layer}.")
 
 
-def _refuse_unsupported(kwargs: Mapping[str, Any]) -> None:
-    if kwargs.get("response_cache") is not None:
-        raise UsageError(
-            "--use_cache answers documents without running the model, so there is no attention to record; leave it out."
-        )
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UsageError("several processes cannot record together yet; run without torchrun or accelerate launch.")
+def _gather(account: dict[str, Any]) -> dict[str, Any]:
+    """Add up the accounts of all processes."""
+    if not torch.distributed.is_initialized():
+        return account
+    accounts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(accounts, account)
+    return {name: sum((one[name] for one in accounts[1:]), accounts[0][name]) for name in account}
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """One recorded answer."""
-
-    values: list[TokenValues]
-    counts: "_RecordedTokenCounts"
-
-
-@dataclass
-class _Ledger:
-    """Keeps what was recorded of each request until lmms-eval asks for it."""
-
-    run: ProbedRun
-    tasks: Mapping[str, Any]
-    writer: MapWriter | None
-    kept: dict[int, list[_Kept | None]] = field(default_factory=lambda: defaultdict(list))
-    """By identity of the request; one entry per repeat, None where its attention is missing."""
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    recorded: int = 0
-    without_image: int = 0
-
-    @contextmanager
-    def keeping(self) -> Iterator[None]:
-        """Record the model's answers and add their numbers to the tasks."""
-        lm = self.run.lm
-        own = vars(lm)
-        with ExitStack() as stack:
-            for task in self.tasks.values():
-                keys = (*SUMMARY_KEYS, *(DIGIT_KEYS if _digit_mode(task) else ()))
-                stack.enter_context(emitting(task, keys, self._numbers_of))
-            for name in _METHODS:
-                own[name] = partial(self._answer, getattr(lm, name))
-                stack.callback(own.pop, name)
-            own["clean"] = partial(self._clean, lm.clean)
-            stack.callback(own.pop, "clean")
-            yield
-
-    def _answer(self, answer: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:
-        """Answer one request at a time, so that each `generate` call belongs to a known document."""
-        lm, target = self.run.lm, self.run.target
-        assert target is not None
-        self._require_images(requests)
-        answers = []
-        for request in tqdm(requests, desc="Answering, attention recorded"):
-            if request.task_name not in self.tasks:  # a round of an agentic task, which the evaluator plays itself
-                answers += answer([request])
-                continue
-            generations: list[Generation] = []
-            failed: list[CaptureError] = []
-            on_error = partial(self._note_error, request, failed)
-            with (
-                recording_generate(target, deliver=generations.extend, on_error=on_error),
-                _without_chatter(lm),
-            ):
-                (answered,) = answer([request])
-            if not generations and not failed:
-                self._fail(request, "its answer came without a call of the model's generate()")
-            if failed or not generations:
-                self.kept[id(request)].append(None)
-                answers.append(answered)
-            else:
-                answers.append(self._keep(request, answered, generations))
-        return answers
-
-    def _require_images(self, requests: list[Any]) -> None:
-        """Refuse documents that all lack an image, before the first is answered."""
-        ours = [request for request in requests if request.task_name in self.tasks]
-        if ours and not any(_carries_image(self.run.lm, request) for request in ours):
-            names = ", ".join(sorted({request.task_name for request in ours}))
-            raise NoImageTokensError(
-                f"{names}: none of {len(ours)} documents has an image: there is nothing to record."
-            )
-
-    def _note_error(self, request: Any, failed: list[CaptureError], error: CaptureError) -> None:
-        failed.append(error)
-        if isinstance(error, NoImageTokensError) and not _carries_image(self.run.lm, request):
-            self.without_image += 1
-            return
-        self._fail(request, str(error))
-        if not self.recorded:  # nothing is spent yet, and the next documents would fare no better
-            stop(type(error)(f"{request.task_name}, document {request.doc_id}: {error}"))
-
-    def _fail(self, request: Any, reason: str) -> None:
-        logger.error(f"halo-probe: {request.task_name}, document {request.doc_id}: {reason}")
-        self.failures.append({"task": request.task_name, "doc_id": request.doc_id, "reason": reason})
-
-    def _keep(self, request: Any, answered: Any, generations: list[Generation]) -> GenerationResult:
-        text, counts = unwrap_generation_output(answered)
-        tokenizer = self.run.lm.tokenizer
-        pieces = [[tokenizer.decode([int(token)]) for token in one.token_ids] for one in generations]
-        values = [token_values(one, texts) for one, texts in zip(generations, pieces, strict=True)]
-        kept = self.kept[id(request)]
-        if self.writer:
-            self.writer.add(
-                list(zip(generations, pieces, strict=True)),
-                task=request.task_name,
-                doc_id=request.doc_id,
-                repeat=len(kept),
-            )
-        recorded = _RecordedTokenCounts.extending(counts, values)
-        kept.append(_Kept(values, recorded))
-        self.recorded += 1
-        return GenerationResult(text=text, token_counts=recorded)
-
-    def _numbers_of(self, request: Any, scored: Mapping[str, Any]) -> Numbers:
-        """Numbers of a request's first answer, beside what the task made of it."""
-        kept = next(iter(self.kept.get(id(request), ())), None)
-        if kept is None:
-            return {}
-        numbers = summarize(kept.values)
-        mode = _digit_mode(self.tasks[request.task_name])
-        if mode is None:
-            return numbers
-        values = kept.values[0]
-        content = [values.tokens[step] for step in values.content]
-        digits = digit_steps(content, scored.get("predicted"), mode=mode)
-        kept.counts.halo |= {"digit_status": digits.status, "digit_steps": digits.steps}
-        return numbers | digit_values(values, digits)
-
-    def _clean(self, clean: Callable[[], None]) -> None:
-        self.run.target = None
-        clean()
-
-    def account(self) -> dict[str, Any]:
-        """How many answers were recorded, had no image, or failed."""
-        return {"recorded": self.recorded, "without_image": self.without_image, "failures": self.failures}
-
-    def error(self) -> CaptureError | None:
-        """What to end the run with, if not every document was recorded."""
-        if self.failures:
-            listed = "; ".join(f"{one['task']} {one['doc_id']} ({one['reason']})" for one in self.failures)
-            return CaptureError(
-                f"the attention of {len(self.failures)} answer(s) was not captured and is missing from the metrics: "
-                f"{listed}. The {self.recorded} others are kept."
-            )
-        return None
-
-
-@dataclass
-class _RecordedTokenCounts(TokenCounts):
-    """Token counts that carry the per-token values into lmms-eval's samples file."""
-
-    halo: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def extending(cls, counts: TokenCounts | None, values: list[TokenValues]) -> "_RecordedTokenCounts":
-        generations = [
-            {"layer": one.layer, "layer_type": one.layer_type, "tokens": one.tokens, **one.columns} for one in values
-        ]
-        return cls(**(vars(counts) if counts else {}), halo={"generations": generations})
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "halo": self.halo}
-
-
-def _digit_mode(task: Any) -> Mode | None:
-    """How the digits of a task's `predicted` are found; None where its replies are no digits. Its metadata says."""
-    metadata = task.config.metadata
-    mode: Mode | bool | None = metadata.get("halo_digits") if isinstance(metadata, Mapping) else None
-    return "first" if mode is True else mode or None
-
-
-def _carries_image(lm: lmms, request: Any) -> bool:
-    """Whether the task gave the model an image for this document."""
-    task, split = request.args[-2:]
-    document = lm.task_dict[task][split][request.doc_id]
-    if callable(request.args[1]):  # chat: doc_to_messages
-        return any(part["type"] == "image" for turn in request.args[1](document) for part in turn["content"])
-    return bool(request.args[2](document))  # simple: doc_to_visual
-
-
-@contextmanager
-def _without_chatter(lm: lmms) -> Iterator[None]:
-    """Silence the progress bar and the summary that a base model makes for each call: it is called once a document."""
-    modules: list[Any] = [sys.modules[cls.__module__] for cls in type(lm).__mro__]
-    noisy = [module for module in modules if hasattr(module, "tqdm")]
-    bars = [module.tqdm for module in noisy]
-    logger.disable("lmms_eval.models.model_utils.gen_metrics")
-    try:
-        for module, bar in zip(noisy, bars, strict=True):
-            module.tqdm = partial(_silenced, bar)
-        yield
-    finally:
-        for module, bar in zip(noisy, bars, strict=True):
-            module.tqdm = bar
-        logger.enable("lmms_eval.models.model_utils.gen_metrics")
-
-
-def _silenced(bar: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return bar(*args, **{**kwargs, "disable": True})
-
-
-def _stop_after_results(error: CaptureError, results: Any) -> None:
-    """Fail, but not before lmms-eval's command has saved its results: printing the table is the last thing it does."""
-    if not in_command_line() or results is None:
-        stop(error)
-    main: Any = sys.modules["lmms_eval.__main__"]
-    make_table = main.make_table
-
-    def print_and_stop(shown: Any) -> None:
-        main.make_table = make_table
-        sys.stdout.write(make_table(shown) + "\n")
-        if "groups" in shown:
-            sys.stdout.write(make_table(shown, "groups") + "\n")
-        stop(error)
-
-    main.make_table = print_and_stop
+def _shortfall(account: Mapping[str, Any]) -> CaptureError:
+    """What to end a run with in which not every document was recorded."""
+    failures = account["failures"]
+    listed = "; ".join(f"{one['task']} {one['doc_id']} ({one['reason']})" for one in failures)
+    return CaptureError(
+        f"the attention of {len(failures)} answer(s) was not captured and is missing from the metrics: {listed}. "
+        f"The {account['recorded']} others are kept; the same command tries these again."
+    )

@@ -8,20 +8,28 @@ from typing import Any
 
 from dataset_builder.load import content_sha256
 from halo_probe.capture.recorder import Target
+from halo_probe.harness.arguments import Arguments
 
 _CALL = ("limit", "offset", "system_instruction", "apply_chat_template", "fewshot_as_multiturn")
 _PACKAGES = ("halo-probe", "lmms-eval", "torch", "transformers", "datasets", "numpy")
 
 
-def run_signature(
-    target: Target, *, base: str, arguments: Mapping[str, Any], tasks: Mapping[str, Any], call: Mapping[str, Any]
+def run_signature(  # noqa: PLR0913 - all that the numbers of a run depend on
+    target: Target,
+    *,
+    base: str,
+    arguments: Arguments,
+    batch: int,
+    tasks: Mapping[str, Any],
+    call: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Describe a run.
 
     Args:
         target: The recorded model and layers.
         base: Name of the lmms-eval model.
-        arguments: Its own `--model_args`.
+        arguments: The `--model_args`.
+        batch: How many documents are answered together: more than one are padded, which moves the last digits.
         tasks: lmms-eval task objects by name.
         call: The arguments of lmms-eval's `evaluate`.
 
@@ -32,8 +40,8 @@ def run_signature(
     fields = {
         "model": {
             "base": base,
-            "pretrained": str(arguments.get("pretrained", "")),
-            "arguments": {name: str(value) for name, value in sorted(arguments.items()) if _tells(name)},
+            "pretrained": str(arguments.model.get("pretrained", "")),
+            "arguments": {name: str(value) for name, value in sorted(arguments.model.items()) if _tells(name)},
             "family": target.model.config.model_type,
             "layers": target.layer_count,
             "heads": config.num_attention_heads,
@@ -41,6 +49,13 @@ def run_signature(
             "kernel": target.kernel,
         },
         "recorded_layers": [{"index": layer.index, "type": layer.type} for layer in target.layers],
+        "recording": {
+            "heads": arguments.heads,
+            "sinks": arguments.sinks,
+            "batch": batch,
+            "reliance": arguments.reliance,
+        },
+        "intervention": arguments.intervention.describe() if arguments.intervention else None,
         "tasks": {name: _task_fields(task) for name, task in tasks.items()},
         "call": {name: call.get(name) for name in _CALL},
         "packages": {name: version(name) for name in _PACKAGES},

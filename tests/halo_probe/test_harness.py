@@ -71,8 +71,8 @@ def home(tmp_path_factory):
     return {"XDG_CACHE_HOME": str(folder / "cache"), "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
 
 
-def run_lmms_eval(arguments, home, **environment):
-    command = [sys.executable, "-m", "lmms_eval", *map(str, arguments)]
+def run_lmms_eval(arguments, home, *, command=(sys.executable, "-m", "lmms_eval"), **environment):
+    command = [*command, *map(str, arguments)]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HALO_", "LMMS_", "COV_"))}
     return subprocess.run(
         command, env={**clean, **home, **environment}, capture_output=True, text=True, timeout=600, check=False
@@ -337,11 +337,56 @@ def test_a_good_dataset_folder_gives_the_scores_of_the_built_in_set(
     assert results_of(tmp_path)["results"] == results_of(plain_run[1])["results"]
 
 
-def test_the_maps_of_an_earlier_run_are_never_mixed_with_new_ones(halo_run, qwen3_vl_checkpoint, home):
+def test_the_same_command_is_answered_from_the_maps_and_another_one_is_refused_with_the_difference(
+    halo_run, qwen3_vl_checkpoint, home, foreign_tasks
+):
     _, out = halo_run
-    before = sorted((out / "halo").iterdir())
-    fails_with(evaluate("halo", qwen3_vl_checkpoint, home, out=out, model_args="base=qwen3_vl,"), "earlier run")
-    assert sorted((out / "halo").iterdir()) == before
+    before = {part: part.read_bytes() for part in (out / "halo").glob("*.parquet")}
+    first = results_of(out)
+    shutil.rmtree(next(out.glob("*/*_results.json")).parent)
+    extra = ["--include_path", foreign_tasks]
+    same = {"tasks": f"halo_count,{FOREIGN}", "out": out}
+    again = evaluate("halo", qwen3_vl_checkpoint, home, *extra, **same, model_args="base=qwen3_vl,layers=all,")
+    assert again.returncode == 0, again.stderr
+    assert results_of(out)["results"] == first["results"]
+    assert results_of(out)["halo"] == {**first["halo"], "resumed": 2 * LIMIT}
+    changed = evaluate("halo", qwen3_vl_checkpoint, home, *extra, **same, model_args="base=qwen3_vl,")
+    fails_with(changed, "recorded_layers was [", "is [", "--output_path")
+    assert {part: part.read_bytes() for part in (out / "halo").glob("*.parquet")} == before
+
+
+def test_two_processes_say_what_one_says_and_write_into_one_folder(
+    halo_run, tmp_path, qwen3_vl_checkpoint, home, foreign_tasks
+):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--master_port=0",
+        "-m",
+        "lmms_eval",
+    ]
+    options = ["--include_path", foreign_tasks, "--tasks", f"halo_count,{FOREIGN}"]
+    given = f"base=qwen3_vl,layers=all,pretrained={qwen3_vl_checkpoint},device_map=cpu"
+    options += ["--model", "halo", "--model_args", given, "--device", "cpu", "--limit", LIMIT]
+    finished = run_lmms_eval([*options, "--output_path", tmp_path, "--log_samples"], home, command=command)
+    assert finished.returncode == 0, finished.stderr
+    one, two = results_of(halo_run[1]), results_of(tmp_path)
+    for task, scores in one["results"].items():
+        assert two["results"][task] == pytest.approx(scores, nan_ok=True)
+    assert {**two["halo"], "maps": None} == {**one["halo"], "maps": None}
+    for task in ("halo_count", FOREIGN):
+        shown, expected = (
+            {sample["doc_id"]: sample for sample in samples_of(out, task)} for out in (tmp_path, halo_run[1])
+        )
+        assert shown == expected
+    assert len(list((tmp_path / "halo").glob("part-*.rank1.parquet"))) == 1
+    rows = [
+        pd.read_parquet(out / "halo").sort_values(["task", "doc_id", "step", "layer"], ignore_index=True)
+        for out in (tmp_path, halo_run[1])
+    ]
+    pd.testing.assert_frame_equal(*rows)
 
 
 def test_a_document_whose_attention_is_missing_fails_the_run_after_everything_else_is_saved(

@@ -8,7 +8,7 @@ import pytest
 from lmms_eval import evaluator, models
 from lmms_eval.tasks import TaskManager
 
-from halo_probe.capture import recorder
+from halo_probe.capture import collection
 from halo_probe.capture.rows import image_attention
 from halo_probe.errors import CaptureError, NoImageTokensError, UnsupportedModelError, UsageError
 from halo_probe.harness.model import HaloChat
@@ -21,7 +21,6 @@ def create(checkpoint, options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "base= is missing.*base=qwen3_vl"),
         ("base=halo,", "base='halo' is not a model of lmms-eval"),
         ("base=qwen3_vl,layers=first,", "layers=first: use layers=last"),
         ("base=qwen3_vl,layers=[0,1.5],", "layers="),
@@ -127,36 +126,40 @@ def test_a_missing_capture_is_an_error_from_python_too(qwen3_vl_checkpoint, tmp_
 
 
 def test_a_row_that_cannot_be_computed_is_listed_and_the_answers_go_on(qwen3_vl_checkpoint, tmp_path, monkeypatch):
-    """As on a device that is full: the model's own run is not disturbed."""
-    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},")
-    rows = []
+    """As on a device that is full: the model's own run is not disturbed, and a later run with room tries it again."""
+    options = f"base=qwen3_vl,maps={tmp_path},check=false,"
+    calls = []
 
-    def full_at_the_fifth(*given):
-        rows.append(given)
-        if len(rows) == 5:  # the second step of the second document
+    def full_at_the_second(*given, **options):
+        calls.append(given)
+        if len(calls) == 2:  # of the second document
             raise RuntimeError("out of memory")
-        return image_attention(*given)
+        return image_attention(*given, **options)
 
-    monkeypatch.setattr(recorder, "image_attention", full_at_the_fifth)
-    with pytest.raises(
-        CaptureError, match=r"1 answer.*halo_count 1 \(The row of layer 3 at step 1.*out of memory.*2 others"
-    ):
-        evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(collection, "image_attention", full_at_the_second)
+        with pytest.raises(
+            CaptureError, match=r"1 answer.*halo_count 1 \(.*out of memory.*2 others.*tries these again"
+        ):
+            evaluator.simple_evaluate(model=create(qwen3_vl_checkpoint, options), tasks=["halo_count"], limit=3)
     (part,) = tmp_path.glob("*.parquet")
     assert set(pq.read_table(part)["doc_id"].to_pylist()) == {0, 2}
+    later = evaluator.simple_evaluate(model=create(qwen3_vl_checkpoint, options), tasks=["halo_count"], limit=3)
+    assert (later["halo"]["recorded"], later["halo"]["resumed"]) == (3, 2)
+    assert later["samples"]["halo_count"][1]["vision_mass"] > 0
 
 
 def test_a_failed_repeat_does_not_lend_its_place_to_the_next(qwen3_vl_checkpoint, tmp_path, monkeypatch):
-    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},")
+    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},check=false,")
     calls = []
 
-    def fail_at_the_third_answer(*given):
+    def fail_at_the_third_answer(*given, **options):
         calls.append(given)
-        if len(calls) == 7:  # the first step of document 1, first repeat
+        if len(calls) == 3:  # document 1, first repeat
             raise RuntimeError("no")
-        return image_attention(*given)
+        return image_attention(*given, **options)
 
-    monkeypatch.setattr(recorder, "image_attention", fail_at_the_third_answer)
+    monkeypatch.setattr(collection, "image_attention", fail_at_the_third_answer)
     with pytest.raises(CaptureError, match="halo_count 1 "):
         evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=2, repeats=2)
     (part,) = tmp_path.glob("*.parquet")
@@ -181,14 +184,6 @@ def test_documents_that_all_lack_an_image_are_refused_before_the_first_is_answer
     with pytest.raises(NoImageTokensError, match="worded: none of 3 documents has an image"):
         evaluator.simple_evaluate(model=lm, tasks=["worded"], task_manager=manager)
     assert not generated
-
-
-def test_answers_from_a_cache_are_refused_because_nothing_ran(qwen3_vl_checkpoint, tmp_path):
-    options = f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu"
-    with pytest.raises(UsageError, match="--use_cache"):
-        evaluator.simple_evaluate(
-            model="halo", model_args=options, device="cpu", tasks=["halo_count"], limit=1, use_cache=str(tmp_path)
-        )
 
 
 def test_the_digits_of_a_reversed_reply_are_those_of_the_reversed_number(qwen3_vl_checkpoint, tmp_path):

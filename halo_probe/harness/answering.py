@@ -1,0 +1,384 @@
+"""Answering documents with the attention recorded: which answer belongs to which document, and what is kept of it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
+from lmms_eval.api.model import lmms
+from loguru import logger
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from halo_probe.capture import Generation
+from halo_probe.capture.recorder import recording_generate
+from halo_probe.errors import CaptureError, HaloError, NoImageTokensError
+from halo_probe.harness.answers import Answer, Key, token_counts
+from halo_probe.harness.base_model import carries_image, most_tokens, without_chatter
+from halo_probe.harness.batches import Document, check_reply, logging_reads, match_rows
+from halo_probe.harness.boundary import stop
+from halo_probe.harness.check import Call, before_first_call, check_capture, require_sound
+from halo_probe.harness.emission import Numbers, emitting
+from halo_probe.harness.maps import MapWriter
+from halo_probe.harness.measures import Measures, measures_of
+from halo_probe.harness.plain_pass import resolve_for
+from halo_probe.harness.probed import ProbedRun
+from halo_probe.harness.reliance import DigitVocabulary, digit_vocabulary, record_reliance
+from halo_probe.harness.size import bytes_per_token, require_room
+from halo_probe.harness.values import digit_values, summarize, token_values
+from halo_probe.interventions import Intervention
+from halo_probe.metrics.consistency import consistency
+from halo_probe.statistics.reliance import reliance_values
+from lmms_eval_tasks.digits import decode_pieces, digit_steps
+
+METHODS = ("generate_until", "generate_until_multi_round")
+"""Methods of a base model whose answers are recorded."""
+
+_Answer = Callable[[list[Any]], list[Any]]
+_Slab = Sequence[tuple[Key, Any]]
+"""Requests that go to the base model together, with their keys."""
+
+
+@dataclass
+class Answering:
+    """Answers the requests of one run, and keeps what was recorded of each until lmms-eval asks for it."""
+
+    run: ProbedRun
+    tasks: Mapping[str, Any]
+    """The tasks that are recorded, by name; answers to others pass through."""
+    writer: MapWriter | None
+    batch: int = 1
+    """How many documents the base model is given at a time."""
+    answers: dict[Key, Answer] = field(default_factory=dict)
+    """What is answered; at the start, by an earlier run."""
+    failures: dict[Key, str] = field(default_factory=dict)
+    """Why the attention of an answer is missing."""
+    checked: bool = field(init=False)
+    """Whether the capture is proven, or need not be."""
+    waiting: Sequence[Any] = ()
+    """The requests that are to be recorded."""
+    resumed: int = field(init=False)
+    """How many were answered by an earlier run."""
+    measures: Mapping[str, Measures] = field(init=False)
+    """What is measured of each task."""
+
+    def __post_init__(self) -> None:
+        target, reliance = self.run.target, self.run.arguments.reliance
+        assert target is not None
+        self.resumed = len(self.answers)
+        self.checked = not self.run.arguments.check
+        self.measures = {name: measures_of(task, target, reliance=reliance) for name, task in self.tasks.items()}
+
+    @contextmanager
+    def keeping(self, response_cache: Any = None) -> Iterator[None]:
+        """Record the model's answers and add their numbers to the tasks.
+
+        Args:
+            response_cache: lmms-eval's, if it has one: what it answers is recorded too.
+        """
+        own = vars(self.run.lm)
+        with ExitStack() as stack:
+            for name, task in self.tasks.items():
+                stack.enter_context(emitting(task, self.measures[name].keys, self._numbers_of))
+            methods = {name: getattr(self.run.lm, name) for name in METHODS}
+            for name, answer in methods.items():
+                own[name] = partial(self._answer, answer)
+                stack.callback(own.pop, name)
+            if response_cache is not None:
+                vars(response_cache)["execute"] = partial(self._answer_beside_cache, methods, response_cache.execute)
+                stack.callback(vars(response_cache).pop, "execute")
+            own["clean"] = partial(self._clean, self.run.lm.clean)
+            stack.callback(own.pop, "clean")
+            yield
+
+    def _answer(self, answer: _Answer, requests: list[Any], *, cached: Mapping[Key, Any] | None = None) -> list[Any]:
+        """Answer requests in the order that keeps `generate` calls and documents together.
+
+        Args:
+            answer: The base model's own method.
+            requests: lmms-eval's, each as often as its repeats.
+            cached: Replies that the answers must be equal to.
+        """
+        keys = _keys(requests)
+        results: dict[Key, Any] = {}
+        waiting = []
+        for key, request in zip(keys, requests, strict=True):
+            if key in self.answers:
+                results[key] = self.answers[key].result()
+            else:
+                waiting.append((key, request))
+        self.waiting = [request for _, request in waiting if self._records(request)]
+        self._require_images()
+        with tqdm(desc="Answering, attention recorded", total=len(requests), initial=len(results)) as progress:
+            for slab in self._slabs(waiting):
+                results |= self._answer_slab(answer, slab, cached or {})
+                progress.update(len(slab))
+        if self.writer:
+            self.writer.flush()
+        return [results[key] for key in keys]
+
+    def _slabs(self, waiting: _Slab) -> list[_Slab]:
+        """Requests that may go to the base model together: of one task, with no document twice."""
+        if self.batch == 1:
+            return [[one] for one in waiting]
+        alike: dict[Any, list[tuple[Key, Any]]] = defaultdict(list)
+        for key, request in waiting:
+            task, _, repeat = key
+            one_call = request.request_type == METHODS[0] and self._records(request)
+            alike[task, repeat, None if one_call else key].append((key, request))
+        return [
+            group[start : start + self.batch] for group in alike.values() for start in range(0, len(group), self.batch)
+        ]
+
+    def _records(self, request: Any) -> bool:
+        """Whether the attention of a request is recorded: not of agentic rounds, nor of what only fills up a rank."""
+        return request.task_name in self.tasks and not (request.metadata or {}).get("__padding_only__")
+
+    def _answer_slab(self, answer: _Answer, slab: _Slab, cached: Mapping[Key, Any]) -> dict[Key, Any]:
+        if len(slab) > 1 and (results := self._answer_together(answer, slab, cached)):
+            return results
+        return {key: self._answer_one(answer, key, request, cached) for key, request in slab}
+
+    def _answer_together(self, answer: _Answer, slab: _Slab, cached: Mapping[Key, Any]) -> dict[Key, Any]:
+        """Answer several documents at once; nothing where not all of them could be recorded."""
+        failed: list[CaptureError] = []
+        with logging_reads(self.run.lm) as reads:
+            answered, generations = self._generate(
+                answer,
+                [request for _, request in slab],
+                on_error=failed.append,
+                intervention=self._intervention(),
+            )
+        if failed:
+            return {}
+        documents: list[Document] = [(*request.args[-2:], request.doc_id) for _, request in slab]
+        try:
+            rows = match_rows(documents, reads=reads, rows=len(generations))
+            for generation, index in zip(generations, rows, strict=True):
+                tokens = self.run.lm.tokenizer.decode(generation.token_ids, skip_special_tokens=True)
+                check_reply(unwrap_generation_output(answered[index])[0], tokens)
+        except CaptureError as error:
+            stop(CaptureError(f"{slab[0][1].task_name}: {error}"))
+        return {
+            slab[index][0]: self._keep(slab[index][0], answered[index], [generation], cached)
+            for generation, index in zip(generations, rows, strict=True)
+        }
+
+    def _answer_one(self, answer: _Answer, key: Key, request: Any, cached: Mapping[Key, Any]) -> Any:
+        if not self._records(request):
+            (answered,) = answer([request])
+            return answered
+        failed: list[CaptureError] = []
+        note_error = partial(self._note_error, key, request, failed)
+        halo: dict[str, Any] = {}
+        intervention = self._intervention()
+        if intervention and intervention.needs_plain_pass:
+            with self._passing(note_error) as model:
+                intervention, halo["intervention"] = resolve_for(intervention, answer, request, model=model)
+            if failed:  # there is nothing to intervene with: the answer is the model's own, and no evidence
+                intervention = None
+        (answered,), generations = self._generate(answer, [request], on_error=note_error, intervention=intervention)
+        if not generations and not failed:
+            self._fail(key, "its answer came without a call of the model's generate()")
+        digits = self.measures[key[0]].digits_of(key[1])
+        if digits and generations and not failed and key[2] == 0:  # another repeat would give the same
+            with self._passing(note_error) as model:
+                halo |= record_reliance(answer, request, model=model, vocabulary=self._vocabulary, digits=digits)
+        if key in self.failures:
+            return answered
+        return self._keep(key, answered, [] if failed else generations, cached, halo=halo)
+
+    @cached_property
+    def _vocabulary(self) -> DigitVocabulary:
+        assert self.run.target is not None
+        return digit_vocabulary(self.run.lm.tokenizer, self.run.target.model)
+
+    def _intervention(self) -> Intervention | None:
+        """That of the run, with the digits that only a tokenizer knows."""
+        asked = self.run.arguments.intervention
+        return replace(asked, digit_token_ids=frozenset(self._vocabulary.digits)) if asked else None
+
+    @contextmanager
+    def _passing(self, on_error: Callable[[CaptureError], None]) -> Iterator[PreTrainedModel]:
+        """Make passes beside an answer: what goes wrong there is told, and the answer stays what it is."""
+        assert self.run.target is not None
+        with without_chatter(self.run.lm):
+            try:
+                yield self.run.target.model
+            except CaptureError as error:
+                on_error(error)
+
+    def _generate(
+        self,
+        answer: _Answer,
+        requests: list[Any],
+        *,
+        on_error: Callable[[CaptureError], None],
+        intervention: Intervention | None,
+    ) -> tuple[list[Any], list[Generation]]:
+        assert self.run.target is not None
+        generations: list[Generation] = []
+        recording = recording_generate(
+            self.run.target, deliver=generations.extend, on_error=on_error, intervention=intervention
+        )
+        checking = nullcontext() if self.checked else before_first_call(self.run.target, self._check)
+        with recording, checking, without_chatter(self.run.lm):
+            return answer(requests), generations
+
+    def _check(self, call: Call) -> None:
+        """Prove the capture on the first document that has an image, and bound the size of the maps."""
+        target, arguments = self.run.target, self.run.arguments
+        assert target is not None
+        try:
+            findings, generation = check_capture(target, call)
+        except CaptureError:  # the call itself will fail the same way, and say so
+            return
+        self.checked = True
+        for one in findings:
+            logger.log("INFO" if one.passed else "WARNING", f"halo-probe: {one.name}: {one.detail}.")
+        most = call[1].get("max_new_tokens") or target.model.generation_config.max_new_tokens or 0
+        at_most = bytes_per_token(generation) * sum(most_tokens(request, most) for request in self.waiting)
+        logger.info(f"halo-probe: the maps of {len(self.waiting)} answers take at most {at_most / 1e9:.3g} GB.")
+        try:
+            require_sound(findings)
+            if self.writer:
+                bounded = len(target.layers) == 1 and not target.keep_heads
+                require_room(at_most, max_gb=arguments.max_gb, bounded=bounded)
+        except HaloError as error:
+            stop(error)
+
+    def _answer_beside_cache(
+        self,
+        answers: Mapping[str, _Answer],
+        execute: Callable[..., list[Any]],
+        lm: lmms,
+        reqtype: str,
+        requests: list[Any],
+    ) -> list[Any]:
+        """Let lmms-eval's cache answer what it can; the model says the same again, for its attention alone."""
+        responses = execute(lm, reqtype, requests)
+        if reqtype not in METHODS:
+            return responses
+        keys = _keys(requests)
+        hits = [
+            (request, key, response)
+            for request, key, response in zip(requests, keys, responses, strict=True)
+            if key not in self.answers and key not in self.failures and self._records(request)
+        ]
+        replies = {key: unwrap_generation_output(response)[0] for _, key, response in hits}
+        if hits:
+            self._answer(answers[reqtype], [request for request, *_ in hits], cached=replies)
+        return [
+            self.answers[key].result() if key in self.answers else response
+            for key, response in zip(keys, responses, strict=True)
+        ]
+
+    def _require_images(self) -> None:
+        """Refuse documents that all lack an image, before the first is answered."""
+        if self.answers or not self.waiting or any(carries_image(self.run.lm, request) for request in self.waiting):
+            return
+        names = ", ".join(sorted({request.task_name for request in self.waiting}))
+        raise NoImageTokensError(
+            f"{names}: none of {len(self.waiting)} documents has an image: there is nothing to record."
+        )
+
+    def _note_error(self, key: Key, request: Any, failed: list[CaptureError], error: CaptureError) -> None:
+        failed.append(error)
+        if isinstance(error, NoImageTokensError) and not carries_image(self.run.lm, request):
+            return
+        self._fail(key, str(error))
+        if not any(answer.recorded for answer in self.answers.values()):
+            # Nothing is spent yet, and the next documents would fare no better.
+            stop(type(error)(f"{request.task_name}, document {request.doc_id}: {error}"))
+
+    def _fail(self, key: Key, reason: str) -> None:
+        task, document, _ = key
+        logger.error(f"halo-probe: {task}, document {document}: {reason}")
+        self.failures[key] = reason
+
+    def _keep(
+        self,
+        key: Key,
+        answered: Any,
+        generations: list[Generation],
+        cached: Mapping[Key, Any],
+        *,
+        halo: dict[str, Any] | None = None,
+    ) -> GenerationResult:
+        text, counts = unwrap_generation_output(answered)
+        if key in cached and cached[key] != text:
+            self._fail(key, f"the cached reply is {cached[key]!r}, and the model now says {text!r}")
+            return GenerationResult(text=cached[key])
+        decode = self.run.lm.tokenizer.decode
+        shown = [(one, decode_pieces(one.token_ids.tolist(), decode=decode)) for one in generations]
+        measures = self.measures[key[0]]
+        dots = measures.dots_of(key[1])
+        values = tuple(
+            token_values(one, pieces, middle=measures.middle, dots=dots, spatial=measures.spatial)
+            for one, pieces in shown
+        )
+        answer = self.answers[key] = Answer(text=text, counts=token_counts(counts), values=values, halo=halo or {})
+        if self.writer:
+            self.writer.add(key, answer, shown)
+        return answer.result()
+
+    def _numbers_of(self, request: Any, scored: Mapping[str, Any]) -> Numbers:
+        """Numbers of a request's first answer, beside what the task made of it."""
+        answer = self.answers.get((request.task_name, request.doc_id, 0))
+        if answer is None or not answer.recorded:
+            return {}
+        numbers = summarize(answer.values)
+        mode = self.measures[request.task_name].digits
+        if mode is None:
+            return numbers
+        values = answer.values[0]
+        content = [values.tokens[step] for step in values.content]
+        digits = digit_steps(content, scored.get("predicted"), mode=mode)
+        answer.halo |= {"digit_status": digits.status, "digit_steps": digits.steps}
+        agreed = consistency(self._replies(request), mode=mode)
+        return {**numbers, **digit_values(values, digits), **agreed, **reliance_values(answer.halo)}
+
+    def _replies(self, request: Any) -> list[str]:
+        """All answers to the document of a request that are one text, in order."""
+        repeats = range(self.tasks[request.task_name].config.repeats or 1)
+        found = (self.answers.get((request.task_name, request.doc_id, repeat)) for repeat in repeats)
+        return [answer.text for answer in found if answer and isinstance(answer.text, str)]
+
+    def _clean(self, clean: Callable[[], None]) -> None:
+        self.run.target = None  # what lmms-eval cleans up must not be held here
+        clean()
+
+    def account(self) -> dict[str, Any]:
+        """How many answers were recorded, by an earlier run too, had no image, or failed."""
+        recorded = sum(answer.recorded for answer in self.answers.values())
+        reliance = Counter(answer.halo["reliance"] for answer in self.answers.values() if "reliance" in answer.halo)
+        statuses = (
+            f"{task} {answer.halo['digit_status']}"
+            for (task, _, _), answer in self.answers.items()
+            if "digit_status" in answer.halo
+        )
+        return {
+            "recorded": recorded,
+            "resumed": self.resumed,
+            "without_image": len(self.answers) - recorded,
+            "failures": [
+                {"task": task, "doc_id": document, "reason": reason}
+                for (task, document, _), reason in self.failures.items()
+            ],
+            "digits": Counter(statuses),
+            **({"reliance": reliance} if self.run.arguments.reliance else {}),
+        }
+
+
+def _keys(requests: Sequence[Any]) -> list[Key]:
+    """Of each request; a request that comes again is its next repeat."""
+    seen: Counter[tuple[str, int]] = Counter()
+    keys = []
+    for request in requests:
+        document = (request.task_name, request.doc_id)
+        keys.append((*document, seen[document]))
+        seen[document] += 1
+    return keys

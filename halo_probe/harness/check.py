@@ -1,0 +1,232 @@
+"""Proof, on one input, that what is recorded of a model is what the model does."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from halo_probe.capture import Generation
+from halo_probe.capture.layers import Layer
+from halo_probe.capture.recorder import Target, recording_generate
+from halo_probe.errors import CaptureError
+from halo_probe.harness.passes import GREEDY
+from halo_probe.interventions import Intervention
+
+_STEPS = 3
+_SUM_TOLERANCE = 1e-3
+# Share of the attention to the image that may lie elsewhere. In half precision the eager kernel rounds its logits too,
+# and between two kernels the hidden states drift apart from layer to layer.
+_TOLERANCES = {True: (1e-3, 1e-3), False: (0.2, 0.5)}
+
+Call = tuple[tuple[Any, ...], Mapping[str, Any]]
+"""The arguments of a `generate` call."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    name: str
+    """What should hold."""
+    passed: bool | None
+    """None where it could not be tried."""
+    detail: str
+    remedy: str
+    """What to do if it failed."""
+
+
+def check_capture(target: Target, call: Call) -> tuple[list[Finding], Generation]:
+    """Generate up to three tokens for an input: plain, recorded, with the eager kernel and without the image.
+
+    Args:
+        target: What is recorded.
+        call: How the model is given the input; decoding options are replaced by greedy ones.
+
+    Returns:
+        The findings, and the recording that most are about.
+
+    Raises:
+        NoImageTokensError: If the input has no image.
+        CaptureError: If it cannot be recorded at all.
+    """
+    plain = _generate(target, call)
+    generations: list[Generation] = []
+    with recording_generate(target, deliver=generations.extend, on_error=_raise):
+        recorded = _generate(target, call)
+    generation = generations[0]
+    return [
+        _same_tokens(plain, recorded),
+        _sums(generation),
+        _grid(generation),
+        _tried("rows equal eager attention", partial(_equals_eager, target, call, generation)),
+        _tried("the model uses what is recorded", partial(_matters, target, call, plain)),
+    ], generation
+
+
+def require_sound(findings: Sequence[Finding]) -> None:
+    """Refuse a model of which a check failed.
+
+    Raises:
+        CaptureError: Naming the failed checks, and what to do.
+    """
+    if failed := [one for one in findings if one.passed is False]:
+        listed = "; ".join(f"It does not hold that {one.name}: {one.detail}" for one in failed)
+        raise CaptureError(
+            f"what would be recorded of this model is not what it does. {listed}. {failed[0].remedy}, or go on at your "
+            "own risk with check=false."
+        )
+
+
+@contextmanager
+def before_first_call(target: Target, act: Callable[[Call], None]) -> Iterator[None]:
+    """Do something with the arguments of the first `generate` call of a model that is being recorded.
+
+    Args:
+        target: The recorded model.
+        act: It finds the model as if nobody recorded it.
+    """
+    own = vars(target.model)
+    recorded = own["generate"]
+
+    def generate(*args: Any, **kwargs: Any) -> Any:
+        del own["generate"]
+        try:
+            act((args, kwargs))
+        finally:
+            own["generate"] = recorded
+        return recorded(*args, **kwargs)
+
+    own["generate"] = generate
+    try:
+        yield
+    finally:
+        own["generate"] = recorded
+
+
+def _generate(target: Target, call: Call, *, tokens: int = _STEPS) -> Any:
+    args, kwargs = call
+    options = {**kwargs, **GREEDY, "max_new_tokens": tokens, "return_dict_in_generate": True, "output_logits": True}
+    return target.model.generate(*args, **options)
+
+
+def _raise(error: CaptureError) -> None:
+    raise error
+
+
+def _tried(name: str, check: Callable[[str], Finding]) -> Finding:
+    """A check that needs more than the run itself does: more memory, or another kernel."""
+    try:
+        return check(name)
+    except (CaptureError, RuntimeError, ValueError, ImportError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        return Finding(name, None, f"could not be tried ({first_line})", "")
+
+
+def _same_tokens(plain: Any, recorded: Any) -> Finding:
+    same = torch.equal(plain.sequences, recorded.sequences) and all(map(torch.equal, plain.logits, recorded.logits))
+    return Finding(
+        "recording changes nothing",
+        same,
+        f"{len(plain.logits)} tokens and their logits are{'' if same else ' not'} the same without the recording",
+        "Evaluate this model without the probe and report it",
+    )
+
+
+def _sums(generation: Generation) -> Finding:
+    seen = generation.visible > 0
+    off = np.abs(np.where(seen, generation.eq1.sum(axis=-1), 1) - 1).max()
+    mass_off = np.abs(generation.raw.sum(axis=-1) - generation.visual_mass).max()
+    mass = generation.visual_mass
+    within = mass.min() >= 0 and mass.max() <= 1 + _SUM_TOLERANCE
+    return Finding(
+        "rows sum to one",
+        bool(seen.any() and within and max(off, mass_off) <= _SUM_TOLERANCE),
+        f"off by at most {max(off, mass_off):.1e}; {mass.min():.3f} to {mass.max():.3f} of it is on the image",
+        "Load the model in bfloat16 or float32",
+    )
+
+
+def _grid(generation: Generation) -> Finding:
+    tokens, cells = generation.image_positions.size, sum(height * width for height, width in generation.grids)
+    shown = ", ".join(f"{height}x{width}" for height, width in generation.grids[:4])
+    more = f" and {len(generation.grids) - 4} more" if len(generation.grids) > 4 else ""  # noqa: PLR2004 - as above
+    raster = f"{shown}{more}" if generation.grids else "no raster, so there are no spatial metrics"
+    return Finding(
+        "image tokens fit their grid",
+        tokens > 0 and (cells == tokens or not generation.grids),
+        f"{tokens} image tokens: {raster}",
+        "Give images of another size, or report the family",
+    )
+
+
+def _equals_eager(target: Target, call: Call, generation: Generation, name: str) -> Finding:
+    """The attention of the first step as the eager kernel returns it, beside what is recorded then, and was before."""
+    weights: dict[Layer, torch.Tensor] = {}
+    beside: list[Generation] = []
+    decoder: Any = target.model.get_decoder()
+    with _first_rows(target, weights), recording_generate(target, deliver=beside.extend, on_error=_raise):
+        decoder.set_attn_implementation("eager")
+        try:
+            _generate(target, call, tokens=1)
+        finally:
+            decoder.set_attn_implementation(target.kernel)
+    own, off = (
+        max(_distance(weights[layer], one, index) for index, layer in enumerate(one.layers))
+        for one in (beside[0], generation)
+    )
+    most_own, most_off = _TOLERANCES[target.model.dtype == torch.float32]
+    return Finding(
+        name,
+        own <= most_own and off <= most_off,
+        f"{own:.1e} of the attention to the image lies elsewhere, {off:.1e} with the kernel {target.kernel}",
+        "Load the model with attn_implementation=eager and compare",
+    )
+
+
+@contextmanager
+def _first_rows(target: Target, weights: dict[Layer, torch.Tensor]) -> Iterator[None]:
+    """Keep the last row of the first attention weights that each recorded layer returns: heads × keys."""
+
+    def keep(layer: Layer, _: Any, __: Any, output: Any) -> None:
+        if output[1] is None:
+            raise CaptureError("the eager kernel returns no weights")
+        weights.setdefault(layer, output[1][0, :, -1].float().cpu())
+
+    hooks = [module.register_forward_hook(partial(keep, layer)) for layer, module in target.modules.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _distance(weights: torch.Tensor, generation: Generation, index: int) -> float:
+    """Half the sum of differences between two maps, each of sum 1."""
+    padding = 0
+    if generation.layers[index].type != "cross_attention":
+        padding = weights.shape[-1] - generation.prompt_length
+    eager = weights.mean(dim=0).numpy()[generation.image_positions + padding]
+    recorded = generation.raw[0, index]
+    return float(np.abs(eager / eager.sum() - recorded / recorded.sum()).sum() / 2)
+
+
+def _matters(target: Target, call: Call, plain: Any, name: str) -> Finding:
+    layers = tuple(layer.index for layer in target.layers)
+    with recording_generate(
+        target,
+        deliver=lambda _: None,
+        on_error=_raise,
+        intervention=Intervention(name="knockout", steps="prefill_last", layers=layers),
+    ):
+        without = _generate(target, call, tokens=1)
+    moved = float((without.logits[0] - plain.logits[0]).abs().max())
+    return Finding(
+        name,
+        moved > 0,
+        f"without the recorded attention to the image the logits move by up to {moved:.2g}",
+        "Record other layers",
+    )

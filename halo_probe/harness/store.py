@@ -1,0 +1,121 @@
+"""The folder of a run's maps: one run at a time, and what an earlier one with the same signature has finished."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from loguru import logger
+
+from halo_probe.errors import UsageError
+from halo_probe.harness.answers import Answer, Key, read_answers
+from halo_probe.harness.maps import ANSWERS_KEY, SIGNATURE_KEY, stored_parts
+
+_SHOWN = 5
+_ABSENT = "nothing"
+
+
+@contextmanager
+def own_folder(folder: Path, *, rank: int = 0) -> Iterator[None]:
+    """Make the folder, and keep other runs out of it until the context ends; a killed run lets go of it by itself.
+
+    Args:
+        folder: Where the maps go.
+        rank: Of this process; the first one answers for the others.
+
+    Raises:
+        UsageError: If it cannot be written, or another run writes there.
+    """
+    if rank:
+        yield
+        return
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        for unfinished in folder.glob("part-*.unfinished"):
+            unfinished.unlink()
+    except Timeout:
+        raise UsageError(f"{folder}: another run writes there; choose another --output_path, or wait for it.") from None
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: maps cannot be written there ({error.strerror or error}); choose another --output_path."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def finished_answers(folder: Path, *, signature: Mapping[str, Any], resume: bool, rank: int = 0) -> dict[Key, Answer]:
+    """Read the answers that the folder holds.
+
+    Args:
+        folder: Where the maps are.
+        signature: Of the run that is about to go on.
+        resume: Whether answers may be there.
+        rank: Of this process; the first one answers for the others.
+
+    Raises:
+        UsageError: If there are some and `resume` is false, if they are of a run with another signature, if a part
+            cannot be read, or if two parts hold the same document.
+    """
+    parts = stored_parts(folder)
+    if not resume:
+        if parts and rank == 0:
+            raise UsageError(
+                f"{folder}: holds the maps of an earlier run; choose another --output_path, remove that folder, or "
+                "leave resume=false out to go on from there."
+            )
+        return {}
+    answers: dict[Key, Answer] = {}
+    for part in parts:
+        stored = _read_metadata(part)
+        _check_signature(part, stored[SIGNATURE_KEY], signature)
+        found = read_answers(stored[ANSWERS_KEY])
+        if twice := answers.keys() & found.keys():
+            task, document, _ = min(twice)
+            raise UsageError(f"{part}: holds {task} {document}, as a part before it does; remove one of the two.")
+        answers |= found
+    if answers:
+        logger.info(f"halo-probe: {len(answers)} answers are in {folder} already and are taken from there.")
+    return answers
+
+
+def _read_metadata(part: Path) -> Mapping[bytes, bytes]:
+    try:
+        stored = pq.read_schema(part).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        first_line = str(error).partition("\n")[0]
+        raise UsageError(f"{part}: cannot be read ({first_line}); remove it, and its documents are redone.") from error
+    if SIGNATURE_KEY not in stored or ANSWERS_KEY not in stored:
+        raise UsageError(
+            f"{part}: holds no answers to go on from, as parts of earlier versions do; choose another --output_path."
+        )
+    return stored
+
+
+def _check_signature(part: Path, stored: bytes, signature: Mapping[str, Any]) -> None:
+    was, now = _flat(json.loads(stored)), _flat(json.loads(json.dumps(signature)))
+    differences = [
+        f"{field} was {was.get(field, _ABSENT)}, is {now.get(field, _ABSENT)}"
+        for field in {**was, **now}
+        if field != "sha256" and was.get(field, _ABSENT) != now.get(field, _ABSENT)
+    ]
+    if differences:
+        more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
+        raise UsageError(
+            f"{part.parent}: holds maps of another run: {'; '.join(differences[:_SHOWN])}{more}. Choose another "
+            "--output_path, or give the settings of the earlier run to go on with it."
+        )
+
+
+def _flat(fields: Any, path: str = "") -> dict[str, str]:
+    """Every leaf of nested fields as JSON, by its path."""
+    if not isinstance(fields, dict) or not fields:
+        return {path: json.dumps(fields)}
+    return {name: leaf for key, one in fields.items() for name, leaf in _flat(one, f"{path}.{key}".lstrip(".")).items()}

@@ -1,0 +1,178 @@
+"""Several documents at a time, and answers from lmms-eval's cache: the same replies with the same values."""
+
+import fcntl
+import shutil
+import sqlite3
+
+import forked_runs
+import numpy as np
+import pandas as pd
+import pytest
+from lmms_eval import evaluator
+from lmms_eval.models.chat import qwen3_vl
+from lmms_eval.tasks import TaskManager
+from PIL import Image
+
+from halo_probe.errors import CaptureError, UsageError
+from halo_probe.harness.batches import check_reply, match_rows
+from halo_probe.harness.model import HaloChat, HaloSimple
+
+COUNT = 7
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory):
+    """The task `patches` with images of several sizes, one document without, and no other task."""
+    noise = np.random.default_rng(1)
+    sizes = [(64 * (1 + number % 3), 320 + 64 * (number % 4)) for number in range(COUNT)]
+    images = [Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+    images[5] = None
+    folder = forked_runs.write_task(tmp_path_factory.mktemp("patches"), images)
+    return TaskManager(include_path=str(folder), include_defaults=False, model_name="halo")
+
+
+@pytest.fixture(scope="module")
+def evaluate(manager, qwen3_vl_checkpoint):
+    def run(maps, *, options="", halo=HaloChat, batch_size=1, **call):
+        given = f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu,maps={maps},{options}"
+        lm = halo.create_from_arg_string(given, {"device": "cpu", "batch_size": batch_size})
+        lm.model.float()  # lmms-eval loads bfloat16, in which padding moves more than the last digits
+        return evaluator.simple_evaluate(model=lm, tasks=["patches"], task_manager=manager, **call)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def one_by_one(evaluate, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("single")
+    return evaluate(folder, batch_size=3, options="layers=all"), folder
+
+
+def samples_of(results):
+    return forked_runs.values_of(results["samples"]["patches"])
+
+
+def maps_of(folder):
+    frame = pd.read_parquet(folder)
+    return frame.sort_values(["doc_id", "repeat", "step", "layer"], ignore_index=True)
+
+
+@pytest.mark.parametrize("halo", [HaloChat, HaloSimple])
+def test_a_batch_records_for_each_document_what_it_records_alone(halo, evaluate, one_by_one, tmp_path):
+    single, alone = one_by_one
+    if halo is HaloSimple:  # which asks in other words
+        alone = tmp_path / "alone"
+        single = evaluate(alone, options="layers=all", halo=halo)
+    results = evaluate(tmp_path / "batch", options="batching=batch,layers=all", halo=halo, batch_size=3)
+    alone, together = maps_of(alone), maps_of(tmp_path / "batch")
+    assert together.doc_id.unique().tolist() == [0, 1, 2, 3, 4, 6]
+    keys = ["doc_id", "step", "layer", "token_id", "visible"]
+    pd.testing.assert_frame_equal(together[keys], alone[keys])
+    for column in ("map_eq1", "map_raw"):
+        for one, other in zip(together[column], alone[column], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    assert [one["filtered_resps"] for one in samples_of(results)] == [
+        one["filtered_resps"] for one in samples_of(single)
+    ]
+    assert results["halo"]["without_image"] == 1
+    assert results["halo"]["signature"]["recording"]["batch"] == 3
+
+
+def test_documents_go_one_at_a_time_unless_told_otherwise(one_by_one):
+    assert one_by_one[0]["halo"]["signature"]["recording"]["batch"] == 1
+
+
+def test_a_batch_with_repeats_keeps_the_repeats_apart(evaluate, tmp_path):
+    evaluate(tmp_path, options="batching=batch", batch_size=4, repeats=2, limit=5)
+    frame = maps_of(tmp_path)
+    assert set(zip(frame.doc_id, frame.repeat, strict=True)) == {(doc, repeat) for doc in range(5) for repeat in (0, 1)}
+    for _, steps in frame.groupby(["doc_id", "step"]):
+        np.testing.assert_array_equal(*steps.map_eq1)
+
+
+def test_rows_whose_documents_are_not_known_are_refused(evaluate, tmp_path, monkeypatch):
+    """A base model that looks at the documents in one order and answers them in another."""
+    generate_until = qwen3_vl.Qwen3_VL.generate_until
+
+    def look_and_answer(self, requests):
+        for request in reversed(requests):
+            self.task_dict[request.task_name]["test"][request.doc_id]
+        return generate_until(self, requests)
+
+    monkeypatch.setattr(qwen3_vl.Qwen3_VL, "generate_until", look_and_answer)
+    with pytest.raises(CaptureError, match=r"patches: documents \[0, 1, 2\] were to be answered.*batching=batch out"):
+        evaluate(tmp_path, options="batching=batch", batch_size=3)
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+def test_rows_are_matched_only_where_the_reads_say_so():
+    four, seven = ("t", "test", 4), ("t", "test", 7)
+    assert match_rows([four, seven], reads=[seven, seven, four, four], rows=2) == [1, 0]
+    assert match_rows([four, seven], reads=[seven, four, seven, four], rows=2) == [1, 0]
+    for reads, rows in (
+        [[four, seven], 3],
+        [[four], 2],
+        [[four, seven, ("t", "test", 8)], 2],
+        [[four, seven, seven, four], 2],
+    ):
+        with pytest.raises(CaptureError, match="batching=batch"):
+            match_rows([four, seven], reads=reads, rows=rows)
+
+
+def test_a_reply_that_is_not_in_its_row_is_refused():
+    check_reply("12 dots", " 12  dots\nUser")
+    with pytest.raises(CaptureError, match="'13' is not in the tokens of its row, '12'"):
+        check_reply("13", "12")
+
+
+@pytest.fixture
+def evaluate_with_cache(manager, qwen3_vl_checkpoint, tmp_path):
+    """As from the command line: the cache knows the model by its name and arguments."""
+    given = f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu,maps={tmp_path / 'maps'}"
+
+    def run():
+        shutil.rmtree(tmp_path / "maps", ignore_errors=True)
+        return evaluator.simple_evaluate(
+            model="halo",
+            model_args=given,
+            device="cpu",
+            tasks=["patches"],
+            task_manager=manager,
+            use_cache=str(tmp_path / "cache"),
+            limit=3,
+        )
+
+    return run
+
+
+def test_what_the_cache_answers_is_recorded_with_the_same_replies_and_values(evaluate_with_cache, tmp_path):
+    first = evaluate_with_cache()
+    maps = maps_of(tmp_path / "maps")
+    with sqlite3.connect(tmp_path / "cache" / "cache.db") as cache:
+        assert cache.execute("select count(*) from responses").fetchone() == (3,)
+    again = evaluate_with_cache()
+    assert samples_of(first) == samples_of(again)
+    assert again["halo"]["recorded"] == 3
+    pd.testing.assert_frame_equal(maps_of(tmp_path / "maps"), maps)
+
+
+def test_a_cached_reply_that_the_model_no_longer_gives_has_no_values(evaluate_with_cache, tmp_path, monkeypatch):
+    evaluate_with_cache()
+    strip = qwen3_vl.Qwen3_VL._strip_thinking
+    monkeypatch.setattr(qwen3_vl.Qwen3_VL, "_strip_thinking", lambda self, answer: strip(self, answer) + "!")
+    with pytest.raises(CaptureError, match=r"patches 1 \(the cached reply is '\d\d', and the model now says '\d\d!'\)"):
+        evaluate_with_cache()
+    assert not list((tmp_path / "maps").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("option", ["batching=some", "heads=one", "resume=7", "max_gb=0"])
+def test_an_argument_of_the_probe_that_cannot_be_is_refused(option, evaluate, tmp_path):
+    with pytest.raises(UsageError, match=f"{option.partition('=')[0]}="):
+        evaluate(tmp_path, options=option)
+
+
+def test_the_folder_of_a_run_that_goes_on_is_closed_to_another(evaluate, tmp_path):
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another run writes there"):
+            evaluate(tmp_path)

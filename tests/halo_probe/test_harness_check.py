@@ -1,0 +1,135 @@
+"""The check at load and `halo-probe doctor`: a sound capture passes, and each way to be wrong fails."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tiny_models
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+from halo_probe.capture.grids import View
+from halo_probe.capture.recorder import prepare_target
+from halo_probe.cli import main
+from halo_probe.errors import CaptureError, NoImageTokensError
+from halo_probe.harness import check
+from halo_probe.harness.check import check_capture, require_sound
+
+NAMES = [
+    "recording changes nothing",
+    "rows sum to one",
+    "image tokens fit their grid",
+    "rows equal eager attention",
+    "the model uses what is recorded",
+]
+
+
+def call_of(processor, *, side=128, seed=3):
+    picture = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
+    inputs = tiny_models.make_inputs(processor, [picture], ["How many dots are there in the image?"])
+    return (), {**inputs, "max_new_tokens": 8, "num_beams": 2}
+
+
+@pytest.fixture
+def call(qwen3_vl_processor):
+    return call_of(qwen3_vl_processor)
+
+
+def results_of(findings):
+    return {one.name: one.passed for one in findings}
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "gemma3"])
+def test_a_sound_capture_passes_every_check_and_leaves_the_model_as_it_was(family, request):
+    model, processor = (request.getfixturevalue(f"{family}_{part}") for part in ("model", "processor"))
+    target = prepare_target(model, layers="all")
+    findings, generation = check_capture(target, call_of(processor))
+    assert results_of(findings) == dict.fromkeys(NAMES, True)
+    assert len(generation.token_ids) == 3
+    require_sound(findings)
+    assert "generate" not in vars(model)
+    assert model.get_decoder().config._attn_implementation == target.kernel == "sdpa"
+    assert not any(module._forward_hooks for module in target.modules.values())
+
+
+def changed(monkeypatch, **change):
+    """What a capture that is wrong in one way would hand over."""
+    recorded = check.recording_generate
+
+    def recording_generate(target, *, deliver, **kwargs):
+        def deliver_changed(generations):
+            deliver([dataclasses.replace(one, **{k: v(one) for k, v in change.items()}) for one in generations])
+
+        return recorded(target, deliver=deliver_changed, **kwargs)
+
+    monkeypatch.setattr(check, "recording_generate", recording_generate)
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        ({"eq1": lambda one: one.eq1 * 1.01}, ["rows sum to one"]),
+        ({"views": lambda _: (View(0, 3, 3, (0, 0, 1, 1)),)}, ["image tokens fit their grid"]),
+        ({"raw": lambda one: one.raw[..., ::-1]}, ["rows equal eager attention"]),
+        ({"image_positions": lambda one: one.image_positions + 1}, ["rows equal eager attention"]),
+    ],
+    ids=["sums", "grid", "order", "span"],
+)
+def test_a_capture_that_is_wrong_fails_the_check_that_is_about_it(change, failed, qwen3_vl_model, call, monkeypatch):
+    changed(monkeypatch, **change)
+    findings, _ = check_capture(prepare_target(qwen3_vl_model), call)
+    assert [name for name, passed in results_of(findings).items() if not passed] == failed
+    with pytest.raises(CaptureError, match=rf"does not hold that {failed[0]}: .*check=false"):
+        require_sound(findings)
+
+
+def test_a_model_that_ignores_the_recorded_attention_fails(qwen3_vl_checkpoint, call):
+    model = AutoModelForImageTextToText.from_pretrained(qwen3_vl_checkpoint).eval()
+    target = prepare_target(model)
+    (attention,) = target.modules.values()
+    attention.o_proj.weight.data.zero_()
+    findings, _ = check_capture(target, call)
+    assert [name for name, passed in results_of(findings).items() if not passed] == ["the model uses what is recorded"]
+
+
+def test_an_input_without_an_image_is_no_input_to_check(qwen3_vl_model, qwen3_vl_processor):
+    text = qwen3_vl_processor(text=["How many?"], return_tensors="pt")
+    with pytest.raises(NoImageTokensError):
+        check_capture(prepare_target(qwen3_vl_model), ((), dict(text)))
+
+
+def test_the_doctor_reports_family_checks_and_costs(qwen3_vl_checkpoint, capsys):
+    assert main(["doctor", str(qwen3_vl_checkpoint)]) == 0
+    report = capsys.readouterr().out
+    assert "family: qwen3_vl\n" in report
+    assert "layers: 4 of full_attention; kernel sdpa; float32" in report
+    assert [line.partition(":")[0] for line in report.splitlines() if line.startswith("[")] == [
+        f"[ok] {name}" for name in NAMES
+    ]
+    assert "1024 image tokens: 32x32" in report
+    # 256 replies of 16 tokens, 1024 image tokens, two maps of float32 and 100 bytes beside them
+    assert f"at most {256 * 16 * (2 * 4 * 1024 + 100) / 1e9:.2g} GB" in report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["gone"], ["gone: cannot be loaded", "config.json"]),
+        (["--image", "gone.png"], ["--image gone.png", "cannot be read"]),
+    ],
+    ids=["model", "image"],
+)
+def test_the_doctor_says_what_it_cannot_read(arguments, words, qwen3_vl_checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = arguments if len(arguments) == 1 else [str(qwen3_vl_checkpoint), *arguments]
+    assert main(["doctor", *given]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert all(word in line for word in words)
+
+
+def test_the_doctor_ends_with_exit_code_1_where_a_check_fails(qwen3_vl_checkpoint, monkeypatch, capsys):
+    changed(monkeypatch, eq1=lambda one: one.eq1 * 2)
+    assert main(["doctor", str(qwen3_vl_checkpoint)]) == 1
+    captured = capsys.readouterr()
+    assert "[FAILED] rows sum to one" in captured.out
+    assert "it does not hold that rows sum to one" in captured.err
