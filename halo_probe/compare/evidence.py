@@ -21,7 +21,10 @@ COUNT, ECHO, WIDE, REVERSED = "halo_count", "halo_echo", "halo_count_wide", "hal
 
 
 def group_models(runs: Sequence[Run]) -> dict[str, Mapping[str, TaskRun]]:
-    """The tasks of each model over its plain runs, by the label of its first; the first run with a task counts."""
+    """The tasks of each model over its plain runs, by the label of its first.
+
+    The first run with a task counts, one with digit probabilities before one without.
+    """
     groups: list[list[Run]] = []
     for run in runs:
         if run.intervention is None:
@@ -30,9 +33,12 @@ def group_models(runs: Sequence[Run]) -> dict[str, Mapping[str, TaskRun]]:
                 groups.append([run])
             else:
                 same.append(run)
-    return {
-        group[0].label: {task: one for run in reversed(group) for task, one in run.tasks.items()} for group in groups
-    }
+    tasks: dict[str, Mapping[str, TaskRun]] = {}
+    for group in groups:
+        found = [item for run in reversed(group) for item in run.tasks.items()]
+        measured = [(task, one) for task, one in found if one.probabilities is not None]
+        tasks[group[0].label] = dict([*found, *measured])
+    return tasks
 
 
 def judge(runs: Sequence[Run], *, draws_of: DrawsOf) -> tuple[Verdict, ...]:

@@ -48,7 +48,11 @@ class Report:
     verdicts: tuple[Verdict, ...]
     scores: tuple[tables.ScoreRow, ...]
     pairs: tuple[tables.PairRow, ...]
+    replies: tuple[tables.ReplyRow, ...]
+    attention: tuple[tables.AttentionRow, ...]
     digits: tuple[tables.DigitRow, ...]
+    reliance: tuple[tables.RelianceRow, ...]
+    masks: tuple[tables.MaskRow, ...]
     decays: tuple[tables.ChangeRow, ...]
     contrasts: tuple[tables.ChangeRow, ...]
     associations: tuple[tables.AssociationRow, ...]
@@ -74,23 +78,33 @@ def compare(runs: Sequence[Run]) -> Report:
         taken = {run.label: run.tasks[task] for run in runs if task in run.tasks}
         rows["scores"] += tables.score_rows(task, taken, draws_of=draws_of)
         rows["pairs"] += tables.pair_rows(task, taken, draws_of=draws_of)
+        rows["replies"] += tables.reply_rows(task, taken)
+        rows["attention"] += tables.attention_rows(task, [run for run in runs if task in run.tasks], draws_of=draws_of)
         rows["digits"] += tables.digit_rows(task, taken)
+        rows["reliance"] += tables.reliance_rows(task, taken, draws_of=draws_of)
         rows["decays"] += tables.decay_rows(task, taken, draws_of=draws_of)
         rows["associations"] += tables.association_rows(task, taken)
         rows["scatters"] += tables.scatter_rows(
             task, {label: ones[task] for label, ones in models.items() if task in ones}
         )
+    run_models = {run.label: run.model for run in runs}
     for label, ones in models.items():
+        others = [(run.intervention, run.tasks) for run in runs if run.intervention and run.model == run_models[label]]
+        rows["masks"] += tables.mask_rows(label, ones, others)
         if {COUNT, ECHO} <= ones.keys():
             rows["contrasts"] += tables.contrast_rows(label, ones[COUNT], ones[ECHO], draws_of=draws_of)
     return Report(
-        runs=tuple(map(_run_row, runs)),
+        runs=tuple(map(run_row, runs)),
         left_out=tuple(dict.fromkeys(task for run in runs for task in run.left_out)),
         differences=find_differences(runs),
         verdicts=judge(runs, draws_of=draws_of),
         scores=tuple(rows["scores"]),
         pairs=tables.adjusted(rows["pairs"], holm),
+        replies=tuple(rows["replies"]),
+        attention=tuple(rows["attention"]),
         digits=tuple(rows["digits"]),
+        reliance=tuple(rows["reliance"]),
+        masks=tuple(rows["masks"]),
         decays=tables.adjusted(rows["decays"], holm),
         contrasts=tables.adjusted(rows["contrasts"], holm),
         associations=tables.adjusted(rows["associations"], benjamini_hochberg),
@@ -104,18 +118,19 @@ def write_json(report: Report, path: Path) -> None:
     Raises:
         UsageError: If the file cannot be written.
     """
-    text = json.dumps(_without_nan(asdict(report)), indent=1, allow_nan=False)
+    text = json.dumps(without_nan(asdict(report)), indent=1, allow_nan=False)
     try:
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}); choose another --json file.") from None
 
 
-def _run_row(run: Run) -> RunRow:
+def run_row(run: Run) -> RunRow:
+    """What a run says of itself."""
     model = {key: str(value) for key, value in run.model.items()}
     return RunRow(
         run=run.label,
-        model=model.get("pretrained") or model.get("arguments", ""),
+        model=run.model_name,
         family=model.get("family", ""),
         intervention=" ".join(f"{key}={value}" for key, value in (run.intervention or {}).items()),
         grid=" ".join(f"{rows}x{columns}" for rows, columns in run.grid),
@@ -127,9 +142,10 @@ def _run_row(run: Run) -> RunRow:
     )
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Records as JSON can hold them: None for NaN."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
+        return {key: without_nan(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
+        return [without_nan(one) for one in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -16,18 +16,24 @@ from numpy.typing import NDArray
 
 from halo_probe.errors import UsageError
 from halo_probe.statistics.intervals import Floats, document_values
+from halo_probe.statistics.reliance import RELIANCE_KEYS
 
 MEASURES = ("sparsity", "entropy", "visual_mass")
 ATTENTION_KEYS = (
-    *("vision_sparsity", "vision_entropy", "vision_mass"),
+    *("vision_sparsity", "vision_sparsity_g16", "vision_entropy", "vision_mass"),
     *(f"{measure}_d{digit}" for measure in MEASURES for digit in (1, 2)),
+    *("halo_index_d1", "auroc_dot_d1", "coverage_d1", "dot_mass_d1", "hull_contrast_ns_d1", "sink_share_d1"),
+    "self_consistency",
 )
+"""What may go with being right, of `docs/metrics.md`."""
 NULL_KEYS = ("halo_index_ns", "hull_contrast_ns")
 """The spatial metrics of the Halo rule, after sink removal; their z-scores are the columns with `_z` of the scores."""
 SCORES = "scores.parquet"
 """The spatial scores of a run, in its folder: a row per task, doc_id, step and layer."""
 
 _RESULTS = "_results.json"
+# What lmms-eval's models call the argument that says which model.
+_NAMES = ("pretrained", "model", "model_version", "model_name", "checkpoint")
 _PARTS = {"config", "configs", "n-samples", "versions"}
 
 
@@ -48,10 +54,18 @@ class TaskRun:
     """Number of documents with each status of `lmms_eval_tasks.digits`; empty where the run was not probed."""
     probabilities: Floats | None
     """What {0..9, END, OTHER} got at each digit, the true ones before it given, (n, digits, 12); None if unrecorded."""
+    true_digits: tuple[str, ...]
+    """Those digits, in the order in which they are asked for, (n,); empty where nothing was recorded."""
+    reliance: Mapping[str, Floats]
+    """Those of `RELIANCE_KEYS` that any document has a value of, each (n,), NaN where one has none."""
+    reliance_status: Mapping[str, int]
+    """Number of documents whose reliance is `measured`, or not because digits are `merged`; empty if unrecorded."""
     null_scores: Mapping[str, Floats]
     """z-scores of `NULL_KEYS` at the first digit and the last layer scored, each (n,); empty without spatial scores."""
     fields: Mapping[str, Any]
     """What the numbers depend on besides the model, by name; None where the run does not say."""
+    samples: tuple[Mapping[str, Any], ...]
+    """The documents as lmms-eval wrote them, (n,)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +74,10 @@ class Run:
 
     label: str
     """The folder as it was given."""
+    folder: Path
+    """The `--output_path`: maps are in its `halo`, spatial scores in its `scores.parquet`."""
+    results: Mapping[str, Any]
+    """The results file."""
     model: Mapping[str, Any]
     """What was evaluated: the signature's `model`, or lmms-eval's `model` and `model_args` without a probe."""
     intervention: Mapping[str, Any] | None
@@ -70,10 +88,33 @@ class Run:
     """Rows and columns of image tokens of each image of the first document; empty without maps."""
     tasks: Mapping[str, TaskRun]
     """The counting tasks by name."""
-    left_out: tuple[str, ...]
-    """The other tasks."""
+    left_out: Mapping[str, Sequence[Mapping[str, Any]]]
+    """The documents of the other tasks, as lmms-eval wrote them, by task."""
     failures: int
     """Documents whose attention could not be recorded."""
+
+    @property
+    def samples(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The documents of every task, as lmms-eval wrote them."""
+        return {**{name: task.samples for name, task in self.tasks.items()}, **self.left_out}
+
+    @property
+    def signature(self) -> Mapping[str, Any]:
+        """That of the probe; empty without it."""
+        signature: Mapping[str, Any] = self.results.get("halo", {}).get("signature", {})
+        return signature
+
+    @property
+    def model_name(self) -> str:
+        """The checkpoint, or what an API or a server was asked for.
+
+        Never the model arguments as they are: they may hold a key.
+        """
+        given = self.model.get("arguments") or {}
+        if isinstance(given, str):
+            given = dict(pair.split("=", 1) for pair in given.split(",") if "=" in pair)
+        names = (self.model.get("pretrained"), *(given.get(key) for key in _NAMES))
+        return str(next(filter(None, names), self.model["base"]))
 
 
 def read_run(path: Path) -> Run:
@@ -94,6 +135,8 @@ def read_run(path: Path) -> Run:
     scores = _read_scores(folder / SCORES)
     return Run(
         label=str(path),
+        folder=folder,
+        results=results,
         model=signature.get("model") or {"base": config["model"], "arguments": config["model_args"]},
         intervention=signature.get("intervention"),
         layers=tuple(signature.get("recorded_layers", ())),
@@ -103,7 +146,7 @@ def read_run(path: Path) -> Run:
             for task, rows in samples.items()
             if all(map(_is_counted, rows))
         },
-        left_out=tuple(task for task, rows in samples.items() if not all(map(_is_counted, rows))),
+        left_out={task: rows for task, rows in samples.items() if not all(map(_is_counted, rows))},
         failures=len(results.get("halo", {}).get("failures", ())),
     )
 
@@ -180,18 +223,18 @@ def _task_run(rows: Sequence[Mapping[str, Any]], *, fields: Mapping[str, Any], s
     probed = [counts.get("halo", {}) for counts in token_counts]
     statuses = [halo["digit_status"] for halo in probed if "digit_status" in halo]
     first_steps = [(halo.get("digit_steps") or [None])[0] for halo in probed]
+    reliance = [halo["reliance"] for halo in probed if "reliance" in halo]
     return TaskRun(
         ids=tuple(row["id"] for row in rows),
         counts=np.array([row["count"] for row in rows], dtype=np.int64),
         predicted=document_values([row["predicted"] for row in rows]),
         correct=np.array([row["accuracy"] for row in rows]) == 1,
-        attention={
-            key: document_values([row.get(key) for row in rows])
-            for key in ATTENTION_KEYS
-            if any(row.get(key) is not None for row in rows)
-        },
+        attention=_values(rows, ATTENTION_KEYS),
         digit_status={status: statuses.count(status) for status in dict.fromkeys(statuses)},
-        probabilities=_probabilities(rows),
+        probabilities=_probabilities(probed),
+        true_digits=tuple(halo.get("true_digits", "") for halo in probed),
+        reliance=_values(rows, RELIANCE_KEYS),
+        reliance_status={status: reliance.count(status) for status in dict.fromkeys(reliance)},
         null_scores={
             key: document_values(
                 [scores[key].get((row["doc_id"], step)) for row, step in zip(rows, first_steps, strict=True)]
@@ -199,11 +242,21 @@ def _task_run(rows: Sequence[Mapping[str, Any]], *, fields: Mapping[str, Any], s
             for key in (NULL_KEYS if scores else ())
         },
         fields=fields,
+        samples=tuple(rows),
     )
 
 
-def _probabilities(rows: Sequence[Mapping[str, Any]]) -> Floats | None:
-    found = [row.get("digit_probabilities") or [] for row in rows]
+def _values(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Floats]:
+    """Those of the metrics that any document has a value of."""
+    return {
+        key: document_values([row.get(key) for row in rows])
+        for key in keys
+        if any(row.get(key) is not None for row in rows)
+    }
+
+
+def _probabilities(probed: Sequence[Mapping[str, Any]]) -> Floats | None:
+    found = [halo.get("digit_probabilities") or [] for halo in probed]
     alike = len({tuple(map(len, digits)) for digits in found}) == 1
     return np.array(found, dtype=np.float64) if alike and found[0] else None
 
@@ -216,8 +269,10 @@ def _read_scores(path: Path) -> dict[str, dict[str, dict[tuple[int, int], float]
     import pyarrow.parquet as pq
 
     columns = [f"{key}_z" for key in NULL_KEYS]
+    wanted = ["task", "doc_id", "repeat", "call", "step", "layer", *columns]
     try:
-        rows = pq.read_table(path, columns=["task", "doc_id", "step", "layer", *columns]).to_pylist()
+        # The samples hold the first reply of a document.
+        rows = pq.read_table(path, columns=wanted, filters=[("repeat", "==", 0), ("call", "==", 0)]).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path}: cannot be read ({error}); score the run again.") from None
     last = max((row["layer"] for row in rows), default=0)

@@ -6,16 +6,19 @@ functions leave `p_adjusted` undefined: it is over all rows of a table, and `adj
 Source: the measurement specification, sections 4, 5, 7 and 10.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from halo_probe.compare.runs import ATTENTION_KEYS, MEASURES, TaskRun
+from halo_probe.compare.runs import ATTENTION_KEYS, MEASURES, Run, TaskRun
 from halo_probe.metrics.reliability import associate
+from halo_probe.statistics.information import digit_use
 from halo_probe.statistics.intervals import (
     DrawsOf,
     Floats,
@@ -29,7 +32,12 @@ from halo_probe.statistics.paired import mcnemar, signed_rank
 from halo_probe.statistics.scatter import LEAST_MODELS, model_scatter
 from lmms_eval_tasks import counting
 
+MASKS = ("top30", "random30", "bottom30")
+"""The interventions that hide 30 % of the image tokens."""
+
 _NONE = (np.nan, np.nan)
+# Counts that are listed.
+_FREQUENT = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,83 @@ class DigitRow:
     merged: int
     single: int
     not_found: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplyRow:
+    """What a run replies: on blank images, its prior."""
+
+    task: str
+    run: str
+    n: int
+    most_frequent: float
+    """The count that is replied most often, the smallest where tied; NaN where no reply gives one."""
+    share: float
+    """Of the documents that get it."""
+    distinct: int
+    """Number of different counts."""
+    entropy: float
+    """Of the counts, in bits: 0 where there is one."""
+    counts: str
+    """The most frequent, each with its share."""
+    statuses: str
+    """Of all replies as the parser read them, each with its number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionRow:
+    """The attention of a run, with what it depends on besides the model's looking: means over documents."""
+
+    task: str
+    run: str
+    image_tokens: float
+    """M of the first document; NaN without maps."""
+    heads: str
+    layer: str
+    """Index and type of the layer that is shown."""
+    sparsity: float
+    sparsity_interval: Interval
+    sparsity_g16: float
+    sparsity_g16_interval: Interval
+    entropy: float
+    entropy_interval: Interval
+    visual_mass: float
+    visual_mass_interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelianceRow:
+    """What a digit owes to the image: how much of the count it tells, and what taking the image away does to it."""
+
+    task: str
+    run: str
+    digit: int
+    """In the order in which they are asked for, from 1."""
+    n: int
+    """Documents measured; the others have digits merged in one token."""
+    u: float
+    u_interval: Interval
+    vr: float
+    vr_interval: Interval
+    vrd: float
+    vrd_interval: Interval
+    dlogp: float
+    dlogp_interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRow:
+    """Accuracy with 30 % of the image tokens hidden: those with the most attention, beside the two controls."""
+
+    task: str
+    run: str
+    """The plain run of the model."""
+    where: str
+    """Steps and layers."""
+    plain: float
+    top30: float
+    random30: float
+    bottom30: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,12 +252,107 @@ def score_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) ->
         )
 
 
+def reply_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[ReplyRow]:
+    """What each run replies, as the parser read it."""
+    for label, one in taken.items():
+        n = one.counts.size
+        counts = Counter(int(value) for value in one.predicted[~np.isnan(one.predicted)])
+        # The most frequent first, the smallest where tied.
+        frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        statuses = Counter(row.get("status", "") for row in one.samples)
+        yield ReplyRow(
+            task=task,
+            run=label,
+            n=n,
+            most_frequent=frequent[0][0] if frequent else np.nan,
+            share=frequent[0][1] / n if frequent else np.nan,
+            distinct=len(counts),
+            entropy=float(stats.entropy(list(counts.values()), base=2)) if counts else np.nan,
+            counts=", ".join(f"{count}: {number / n:.0%}" for count, number in frequent[:_FREQUENT]),
+            statuses=", ".join(f"{status}: {number}" for status, number in statuses.most_common() if status),
+        )
+
+
+def attention_rows(task: str, runs: Sequence[Run], *, draws_of: DrawsOf) -> Iterator[AttentionRow]:
+    """The attention of each probed run, averaged over the generated tokens of each document."""
+    for run in runs:
+        one = run.tasks[task]
+        missing = np.full(one.counts.size, np.nan)
+        names = {"sparsity": "sparsity", "sparsity_g16": "sparsity_g16", "entropy": "entropy", "visual_mass": "mass"}
+        values = {name: one.attention.get(f"vision_{key}", missing) for name, key in names.items()}
+        if np.isnan(list(values.values())).all():
+            continue
+        draws = draws_of(one.counts)
+        shown = run.layers[-1] if run.layers else {"index": "", "type": ""}
+        yield AttentionRow(
+            task=task,
+            run=run.label,
+            image_tokens=sum(rows * columns for rows, columns in run.grid) or np.nan,
+            heads=str(run.model.get("heads", "")),
+            layer=f"{shown['index']} {shown['type']}".strip(),
+            sparsity=_mean(values["sparsity"]),
+            sparsity_interval=_interval(values["sparsity"], draws),
+            sparsity_g16=_mean(values["sparsity_g16"]),
+            sparsity_g16_interval=_interval(values["sparsity_g16"], draws),
+            entropy=_mean(values["entropy"]),
+            entropy_interval=_interval(values["entropy"], draws),
+            visual_mass=_mean(values["visual_mass"]),
+            visual_mass_interval=_interval(values["visual_mass"], draws),
+        )
+
+
 def digit_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[DigitRow]:
     """The statuses of the digits of each probed run."""
     for label, one in taken.items():
         if one.digit_status:
             numbers = {status: one.digit_status.get(status, 0) for status in ("split", "merged", "single", "not_found")}
             yield DigitRow(task=task, run=label, **numbers)
+
+
+def reliance_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) -> Iterator[RelianceRow]:
+    """The first and second digit of each run that recorded reliance; U where all counts are equally long."""
+    for label, one in taken.items():
+        draws = draws_of(one.counts)
+        for digit in (1, 2):
+            missing = np.full(one.counts.size, np.nan)
+            changes = {name: one.reliance.get(f"{name}_{digit}", missing) for name in ("vr", "vrd", "dlogp")}
+            u, interval = _use(one, digit, draws)
+            if np.isnan([u, *(_mean(values) for values in changes.values())]).all():
+                continue
+            yield RelianceRow(
+                task=task,
+                run=label,
+                digit=digit,
+                n=one.reliance_status.get("measured", 0),
+                u=u,
+                u_interval=interval,
+                vr=_mean(changes["vr"]),
+                vr_interval=_interval(changes["vr"], draws),
+                vrd=_mean(changes["vrd"]),
+                vrd_interval=_interval(changes["vrd"], draws),
+                dlogp=_mean(changes["dlogp"]),
+                dlogp_interval=_interval(changes["dlogp"], draws),
+            )
+
+
+def mask_rows(
+    run: str, plain: Mapping[str, TaskRun], masked: Sequence[tuple[Mapping[str, Any], Mapping[str, TaskRun]]]
+) -> Iterator[MaskRow]:
+    """A model's accuracy without and with masks; NaN where one was not run.
+
+    Args:
+        run: Label of the plain run.
+        plain: Its tasks.
+        masked: Intervention and tasks of each other run of the model.
+    """
+    accuracies: dict[tuple[str, str], dict[str, float]] = {}
+    for did, tasks in masked:
+        for task, one in tasks.items() if did["name"] in MASKS else ():
+            where = f"steps {did['steps']}, layers {did['layers']}"
+            accuracies.setdefault((task, where), {})[did["name"]] = float(one.correct.mean())
+    for (task, where), found in accuracies.items():
+        whole = float(plain[task].correct.mean()) if task in plain else np.nan
+        yield MaskRow(task=task, run=run, where=where, plain=whole, **{name: found.get(name, np.nan) for name in MASKS})
 
 
 def decay(one: TaskRun, measure: str) -> Floats:
@@ -211,7 +391,7 @@ def pair_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) -> 
             continue
         draws = draws_of(a.counts[mine])
         right_a, right_b = a.correct[mine], b.correct[theirs]
-        p = mcnemar(int((right_a & ~right_b).sum()), int((~right_a & right_b).sum()))
+        p = accuracy_p(a, b)
         e_a, e_b = (a.predicted - a.counts)[mine], (b.predicted - b.counts)[theirs]
         sides: dict[str, tuple[Floats, Floats]] = {
             "accuracy": (right_a.astype(np.float64), right_b.astype(np.float64)),
@@ -233,6 +413,13 @@ def pair_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) -> 
                 p=p if measure == "accuracy" else bootstrap_p(drawn),
                 p_adjusted=np.nan,
             )
+
+
+def accuracy_p(a: TaskRun, b: TaskRun) -> float:
+    """Exact McNemar p-value that two runs are right equally often, on the documents of both."""
+    mine, theirs = shared(a, b)
+    right_a, right_b = a.correct[mine], b.correct[theirs]
+    return mcnemar(int((right_a & ~right_b).sum()), int((~right_a & right_b).sum()))
 
 
 def association_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[AssociationRow]:
@@ -305,6 +492,20 @@ def _counts(predicted: Floats) -> list[int | None]:
 
 def _interval(values: Floats, draws: Floats) -> Interval:
     return _NONE if np.isnan(values).all() else percentile_interval(drawn_means(values, draws))
+
+
+def _use(one: TaskRun, digit: int, draws: Floats) -> tuple[float, Interval]:
+    """U of a digit and its bounds; undefined where nothing was recorded, or the counts are not equally long."""
+    if one.probabilities is None or one.probabilities.shape[1] < digit:
+        return np.nan, _NONE
+    # A 1 before the digits keeps the 0 that a number written backwards may begin with.
+    counts = [int(f"1{digits}") for digits in one.true_digits]
+    use = digit_use(one.probabilities[:, digit - 1], counts, digit=digit + 1, draws=draws)
+    return use.u, use.u_bounds
+
+
+def _mean(values: Floats) -> float:
+    return np.nan if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _value(value: float | None) -> float:

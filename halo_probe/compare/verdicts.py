@@ -145,7 +145,7 @@ def language_takeover(
             _gain(
                 boosted_units,
                 "the units digit is right more often with the image boosted at the second digit",
-                "a run of halo_count_wide with the image keys boosted at d2",
+                "a run of halo_count_wide with intervention=boost:2@d2",
                 level=level,
             ),
         ),
@@ -265,7 +265,7 @@ def _units_use(wide: WideReplies | None, bound: float, *, above: bool, level: fl
     interval = None
     if wide is not None and wide.units is not None:
         interval = digit_use(wide.units, wide.counts, digit=2, draws=wide.draws, level=level).u_bounds
-    needs = "digit probabilities of halo_count_wide after the true tens digit"
+    needs = "a run of halo_count_wide with reliance=true"
     return _bounded(text, interval, bound, above=above, needs=needs)
 
 

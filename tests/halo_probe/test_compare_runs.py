@@ -34,9 +34,15 @@ def sample(place, count, predicted, **more):
     }
 
 
-def probed(place, count, predicted, *, d1, d2, **more):
+def reliance(count, distributions):
+    """What `reliance=true` leaves in a sample."""
+    probabilities = [one.tolist() for one in distributions]
+    return {"reliance": "measured", "true_digits": str(count), "digit_probabilities": probabilities}
+
+
+def probed(place, count, predicted, *, d1, d2, halo=(), **more):
     """A sample of a probed run; its entropy falls as its sparsity grows, its mass stays."""
-    halo = {"digit_status": "split", "digit_steps": [0, 1]}
+    halo = {"digit_status": "split", "digit_steps": [0, 1], **dict(halo)}
     values = {"sparsity_d1": d1, "sparsity_d2": d2, "entropy_d1": 1 - d1, "entropy_d2": 1 - d2}
     values |= {"visual_mass_d1": 0.5, "visual_mass_d2": 0.5, "vision_sparsity": (d1 + d2) / 2}
     return sample(place, count, predicted, token_counts=[{"output_tokens": 3, "halo": halo}], **values, **more)
@@ -174,7 +180,7 @@ def counted(rng, *, extra_decay):
 def written(predicted, units, **more):
     tens = np.pad(np.eye(10)[WIDE // 10], ((0, 0), (0, 2)))
     return [
-        probed(k, n, predicted[k], d1=0.7, d2=0.7, digit_probabilities=[tens[k].tolist(), units[k].tolist()], **more)
+        probed(k, n, predicted[k], d1=0.7, d2=0.7, halo=reliance(n, [tens[k], units[k]]), **more)
         for k, n in enumerate(WIDE)
     ]
 
@@ -228,6 +234,46 @@ def test_the_verdicts_on_planted_models_come_out_right(agent, takeover, magnitud
     assert report["digits"][0]["split"] == 210
 
 
+def test_reliance_takes_the_digits_in_the_order_in_which_they_are_asked_for(capsys, tmp_path):
+    """Units first, read exactly; the tens are made up. 10 is written 01."""
+    units, flat = np.pad(np.eye(10)[WIDE % 10], ((0, 0), (0, 2))), np.full(12, 1 / 12)
+    rows = [
+        probed(k, n, n, d1=0.7, d2=0.7, halo=reliance(n, [units[k], flat]), vr_1=0.9, vr_2=None if k else 0.1)
+        for k, n in enumerate(WIDE)
+    ]
+    for row in rows:
+        row["token_counts"][0]["halo"]["true_digits"] = str(row["count"])[::-1]
+    report = compared(capsys, tmp_path, write_run(tmp_path / "a", {"halo_count_rev": rows}))
+    first, second = report["reliance"]
+    assert (first["digit"], first["n"], first["vr"], first["vrd"]) == (1, 360, pytest.approx(0.9), None)
+    assert (second["digit"], second["u"], second["vr"]) == (2, pytest.approx(0), pytest.approx(0.1))
+    assert first["u"] > 0.5
+    assert first["u_interval"] == pytest.approx([first["u"], 1])  # an exact reader has the same U in every draw
+
+
+def test_masks_stand_side_by_side_and_a_missing_one_is_seen(capsys, tmp_path):
+    rng = np.random.default_rng(6)
+    accuracies = {None: 0.8, "top30": 0.2, "bottom30": 0.7}
+    runs = [
+        write_run(
+            tmp_path / str(name),
+            {"halo_count": scored(rng, accuracy=accuracy)},
+            intervention=name and {"name": name, "steps": "all", "layers": "mid"},
+        )
+        for name, accuracy in accuracies.items()
+    ]
+    report = compared(capsys, tmp_path, *runs)
+    (row,) = report["masks"]
+    assert (row["task"], row["run"], row["where"]) == ("halo_count", str(runs[0]), "steps all, layers mid")
+    scores = {one["run"]: one["accuracy"] for one in report["scores"]}
+    assert [row[name] for name in ("plain", "top30", "random30", "bottom30")] == [
+        scores[str(runs[0])],
+        scores[str(runs[1])],
+        None,
+        scores[str(runs[2])],
+    ]
+
+
 def test_an_intervention_of_another_kind_is_no_evidence_and_another_run_supplies_tasks(capsys, tmp_path):
     plain, boosted = take_over(np.random.default_rng(5))
     weak = {"name": "boost", "steps": "d2", "strength": 0.5}
@@ -240,8 +286,41 @@ def test_an_intervention_of_another_kind_is_no_evidence_and_another_run_supplies
     report = compared(capsys, tmp_path, *runs)
     takeover = report["verdicts"][0]
     assert takeover["conclusion"] == "not decided"
-    assert takeover["needs"] == ["a run of halo_count_wide with the image keys boosted at d2"]
+    assert takeover["needs"] == ["a run of halo_count_wide with intervention=boost:2@d2"]
     assert len(report["verdicts"]) == 3
+
+
+def test_the_replies_of_a_run_are_counted_as_the_parser_read_them(capsys, tmp_path):
+    rows = [sample(k, 12, None if k < 2 else 12 + k % 2, status="range" if k < 2 else "ok") for k in range(10)]
+    silent = [sample(k, 12, None, status="refusal") for k in range(10)]
+    model = {**MODEL, "pretrained": "org/silent"}
+    runs = [
+        write_run(tmp_path / "a", {"halo_count_blank": rows}),
+        write_run(tmp_path / "b", {"halo_count_blank": silent}, model=model),
+    ]
+    first, second = compared(capsys, tmp_path, *runs)["replies"]
+    assert (first["n"], first["most_frequent"], first["share"], first["distinct"]) == (10, 12, 0.4, 2)
+    assert first["entropy"] == pytest.approx(1)
+    assert first["counts"] == "12: 40%, 13: 40%"
+    assert first["statuses"] == "ok: 8, range: 2"
+    assert (second["distinct"], second["most_frequent"], second["entropy"], second["counts"]) == (0, None, None, "")
+    assert second["statuses"] == "refusal: 10"
+
+
+def test_attention_is_shown_with_what_it_depends_on(capsys, tmp_path):
+    rng = np.random.default_rng(12)
+    rows = counted(rng, extra_decay=0)
+    for row in rows:
+        row |= {"vision_sparsity_g16": row["vision_sparsity"] / 2, "vision_mass": None}
+    run = write_run(tmp_path / "a", {"halo_count": rows})
+    (run / "halo").mkdir()
+    pq.write_table(pa.table({"grid": [[[32, 32], [16, 16]]]}), run / "halo" / "part-00000.parquet")
+    plain = write_run(tmp_path / "b", {"halo_count": scored(rng)}, model={**MODEL, "pretrained": "org/b"})
+    (row,) = compared(capsys, tmp_path, run, plain)["attention"]
+    assert (row["run"], row["image_tokens"], row["heads"], row["layer"]) == (str(run), 1280, "4", "27 full_attention")
+    assert row["sparsity_g16"] == pytest.approx(row["sparsity"] / 2)
+    assert row["sparsity_interval"][0] < row["sparsity"] < row["sparsity_interval"][1]
+    assert row["visual_mass"] is None
 
 
 def test_the_decay_rests_on_the_documents_that_have_it(capsys, tmp_path):
@@ -283,6 +362,7 @@ def write_scores(folder, rng, *, layouts, shift):
     step, layer = np.meshgrid([0, 1], [3, 27])
     rows = {
         "task": np.repeat(list(layouts), 4 * documents),
+        **{name: np.zeros(4 * documents * len(layouts), dtype=np.int32) for name in ("repeat", "call")},
         "doc_id": np.tile(np.repeat(np.arange(documents), 4), len(layouts)),
         "step": np.tile(step.ravel(), documents * len(layouts)),
         "layer": np.tile(layer.ravel(), documents * len(layouts)),
