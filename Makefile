@@ -1,5 +1,6 @@
 # make test   everything CI runs: lint, types, import rules, tests with doctests and coverage
 # make demo   the main job on the embedded model, offline; leaves demo/ to look at
+# make figure   the demonstration, and from it the picture that the README shows
 # make constraints   refresh constraints.txt from the newest versions that setup.cfg admits
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
 
-.PHONY: test lint tests demo constraints clean
+.PHONY: test lint tests browser demo figure constraints clean
 
 test: lint tests
 
@@ -17,12 +18,22 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-tests: $(VENV)/.installed
+tests: $(VENV)/.installed browser
 	$(BIN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term-missing:skip-covered
+
+# The page is tested in Chromium. Where it is missing and Debian's packages cannot be installed, those tests skip.
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+		>/dev/null 2>&1 || echo "no chromium, and no right to install it: the tests of the page are skipped" >&2
 
 demo: $(VENV)/.installed
 	rm -rf demo
 	$(BIN)/halo-probe demo --out demo
+
+figure: demo
+	$(BIN)/halo-probe figures demo --out demo/figures
+	mkdir -p docs/images
+	cp demo/figures/1-layers-and-tokens.png docs/images/demo.png
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

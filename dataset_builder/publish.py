@@ -57,11 +57,13 @@ def publish(repo_id: str, release: Release, *, api: HfApi, private: bool = False
             seen; a failed tag leaves a whole commit without one.
     """
     with _step(api, f"read what is at {repo_id}"):
-        head, is_private = _head(api, repo_id)
+        head, is_private, names = _head(api, repo_id)
         tagged = _tagged(api, repo_id, tag) if head and tag else ""
         at_tag = _changes(api, repo_id, release, revision=tagged) if tagged else []
     if head and private and not is_private:
         raise PublishError(f"{repo_id} is public; make it private in its settings or leave --private out")
+    if MANIFEST_NAME in names and MANIFEST_NAME not in release.files:
+        raise PublishError(f"{repo_id} holds sets, which this would take the place of; name another repository")
     if at_tag:
         raise PublishError(f"{repo_id}: tag {tag} is on other content ({tagged}); publish under a new tag")
     if tagged:
@@ -69,7 +71,7 @@ def publish(repo_id: str, release: Release, *, api: HfApi, private: bool = False
     if not head:
         with _step(api, f"create {repo_id}"):
             api.create_repo(repo_id, repo_type="dataset", private=private)
-            head, _ = _head(api, repo_id)
+            head, *_ = _head(api, repo_id)
     with _step(api, f"commit to {repo_id}"):
         changes = _changes(api, repo_id, release, revision=head)
         if changes:
@@ -88,16 +90,21 @@ def describe(repo_id: str, release: Release, *, private: bool, tag: str | None) 
         f"{m.name}: {m.n} rows, generator {m.generator}, content {m.content_sha256}" for m in release.manifests.values()
     ]
     listing = [f"{_sha256(content)} {_size(content):>10} {path}" for path, content in sorted(files.items())]
-    texts = [text for path in ("README.md", "eval.yaml") for text in (f"\n--- {path}", _bytes(files[path]).decode())]
+    texts = [
+        text
+        for path in ("README.md", "eval.yaml")
+        if path in files
+        for text in (f"\n--- {path}", _bytes(files[path]).decode())
+    ]
     return "\n".join([f"one commit to {where}", *sets, *listing, *texts])
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the `publish` command to those of `halo-dataset`."""
     parser = subparsers.add_parser("publish", help="publish sets as one Hub repository, in one commit")
-    parser.add_argument("repository", type=_repository, metavar="ORG/NAME")
+    parser.add_argument("repository", type=repository_name, metavar="ORG/NAME")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--tag", type=_tag, help="tag to put on the commit, such as v1.0.0")
+    parser.add_argument("--tag", type=tag_name, help="tag to put on the commit, such as v1.0.0")
     parser.add_argument("--dry-run", action="store_true", help="show what would be published, without network")
     parser.add_argument("--sets", nargs="+", metavar="SET", default=list(SETS), help="sets to publish (default: all)")
     parser.add_argument(
@@ -108,21 +115,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the `publish` command: write the SHA to pin to stdout, or with --dry-run what would be published."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    progress = sys.stderr.isatty()
-    if not progress:
-        disable_progress_bars()
-    # A line for every new try of a request would hide the one of the failure.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     repo_id, private, tag = arguments.repository, arguments.private, arguments.tag
-    api = HfApi()
-    if not arguments.dry_run:
-        _log_in(api, repo_id)  # before the sets are built, which takes longer
+    # Before the sets are built, which takes longer.
+    api = None if arguments.dry_run else log_in(repo_id)
     with nullcontext(arguments.folder) if arguments.folder else _temporary_folder() as folder:
-        release = make_release(Path(folder), arguments.sets, repo_id=repo_id, progress=progress)
-        if arguments.dry_run:
+        release = make_release(Path(folder), arguments.sets, repo_id=repo_id, progress=sys.stderr.isatty())
+        if api is None:
             result = describe(repo_id, release, private=private, tag=tag)
         else:
             result = publish(repo_id, release, api=api, private=private, tag=tag)
@@ -140,21 +138,37 @@ def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
         ) from error
 
 
-def _repository(text: str) -> str:
+def repository_name(text: str) -> str:
+    """An argument of the command line that names a repository."""
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is no repository; give ORG/NAME")
     return text
 
 
-def _tag(text: str) -> str:
+def tag_name(text: str) -> str:
+    """An argument of the command line that names a tag."""
     if not re.fullmatch(r"\w[\w.+-]*", text, re.ASCII) or text.endswith((".", ".lock")) or ".." in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no name for a tag; give one such as v1.0.0")
     return text
 
 
-def _log_in(api: HfApi, repo_id: str) -> None:
-    from huggingface_hub import get_token
+def log_in(repo_id: str) -> HfApi:
+    """A client of the Hub that is logged in, and quiet about what it does.
 
+    Args:
+        repo_id: What it is for.
+
+    Raises:
+        PublishError: If there is no login, or the Hub refuses it.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    # A line for every new try of a request would hide the one of the failure.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    api = HfApi()
     token = get_token() or ""
     # A header with such characters fails with a message that repeats it.
     if not (token.isascii() and token.isprintable()):
@@ -163,17 +177,18 @@ def _log_in(api: HfApi, repo_id: str) -> None:
         )
     with _step(api, f"log in to publish {repo_id}"):
         api.whoami()
+    return api
 
 
-def _head(api: HfApi, repo_id: str) -> tuple[str, bool]:
-    """The SHA at the head of a repository and whether it is private; ("", False) where there is none."""
+def _head(api: HfApi, repo_id: str) -> tuple[str, bool, tuple[str, ...]]:
+    """The SHA at the head of a repository, whether it is private, and its files; empty where there is none."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         info = api.dataset_info(repo_id)
     except RepositoryNotFoundError:
-        return "", False
-    return info.sha or "", bool(info.private)
+        return "", False, ()
+    return info.sha or "", bool(info.private), tuple(file.rfilename for file in info.siblings or ())
 
 
 def _tagged(api: HfApi, repo_id: str, tag: str) -> str:
@@ -234,7 +249,7 @@ def _commit(api: HfApi, repo_id: str, release: Release, *, changes: list[str], p
         CommitOperationAdd(path, release.files[path]) if path in release.files else CommitOperationDelete(path)
         for path in changes
     ]
-    message = f"Publish {', '.join(release.manifests)}"
+    message = f"Publish {release.title or ', '.join(release.manifests)}"
     made = api.create_commit(repo_id, operations, commit_message=message, repo_type="dataset", parent_commit=parent)
     return made.oid
 

@@ -27,10 +27,12 @@ class Release:
     Attributes:
         files: Path or content of each file, by its path in the repository.
         manifests: Manifest of each set, by name.
+        title: What the commit says; the names of the sets where empty.
     """
 
     files: Mapping[str, Path | bytes]
     manifests: Mapping[str, Manifest]
+    title: str = ""
 
 
 def make_release(folder: Path, names: Sequence[str], *, repo_id: str, progress: bool = False) -> Release:

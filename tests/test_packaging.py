@@ -44,6 +44,9 @@ def test_the_wheel_holds_tasks_and_types_and_no_tests(wheel):
     for name in (
         "lmms_eval_tasks/tasks/halo_count.yaml",
         "lmms_eval_tasks/tasks/set.jsonl",
+        "halo_probe/embedded/checkpoints/counts/model.safetensors",
+        "halo_probe/report/site/index.html.jinja",
+        "halo_probe/report/site/explorer.js",
         "halo_probe/py.typed",
     ):
         assert name in names

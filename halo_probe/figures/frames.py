@@ -1,0 +1,158 @@
+"""Runs as data frames (pandas): what every figure is drawn from, and a notebook can be.
+
+A run is named by its model, with the intervention if there was one, and with its folder where two would be the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from halo_probe.compare.runs import ATTENTION_KEYS, SCORES, Run, read_run
+from halo_probe.compare.tables import score_rows
+from halo_probe.errors import UsageError
+from halo_probe.figures.style import plain_text
+from halo_probe.statistics.intervals import remember_draws
+
+DOCUMENT_COLUMNS = (
+    *("run", "task", "version", "doc_id", "id", "count", "predicted", "correct"),
+    *("digit_status", "d1_step", "d2_step", "layer", "layer_type", *ATTENTION_KEYS),
+)
+TOKEN_COLUMNS = (
+    *("run", "task", "version", "doc_id", "count", "step", "token", "layer", "layer_type"),
+    *("sparsity", "entropy", "visual_mass"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frames:
+    """Runs, as tables; a value is NaN where it is undefined or was not recorded."""
+
+    summary: pd.DataFrame
+    """A row per task and run, then two constants: the columns of `halo_probe.compare.tables.ScoreRow`."""
+    documents: pd.DataFrame
+    """A row per document: `DOCUMENT_COLUMNS`. `d1_step` and `d2_step` are the steps of the digits of the reply, the
+    second one only where it is a token of its own; `layer` is the last one recorded, whose attention the keys hold."""
+    tokens: pd.DataFrame
+    """A row per generated token of the first call, end-of-sequence left out: `TOKEN_COLUMNS`."""
+    scores: pd.DataFrame
+    """The columns of `scores.parquet` and `run`, first repeat and call; without rows unless runs were scored."""
+
+
+def read_frames(paths: Sequence[Path]) -> Frames:
+    """Read runs as data frames.
+
+    Args:
+        paths: `--output_path`s of lmms-eval, of comparable runs.
+
+    Raises:
+        UsageError: If there is no run, or half of one.
+    """
+    return make_frames([read_run(path) for path in paths])
+
+
+def make_frames(runs: Sequence[Run]) -> Frames:
+    """The data frames of runs that are read already.
+
+    Raises:
+        UsageError: If the scores of a run cannot be read.
+    """
+    names = name_runs(runs)
+    return Frames(
+        summary=pd.DataFrame(_summary(runs, names)),
+        documents=pd.DataFrame(_documents(runs, names), columns=list(DOCUMENT_COLUMNS)),
+        tokens=pd.DataFrame(_tokens(runs, names), columns=list(TOKEN_COLUMNS)),
+        scores=_scores(runs, names),
+    )
+
+
+def name_runs(runs: Sequence[Run]) -> list[str]:
+    """A short name for each run, no two the same."""
+    names = [_name(run) for run in runs]
+    often = Counter(names)
+    folders = [f"{name} ({plain_text(run.folder.name)})" for name, run in zip(names, runs, strict=True)]
+    names = [name if often[name] == 1 else longer for name, longer in zip(names, folders, strict=True)]
+    often = Counter(names)
+    return [name if often[name] == 1 else f"{name} #{place + 1}" for place, name in enumerate(names)]
+
+
+def _name(run: Run) -> str:
+    model = plain_text(run.model_name.rstrip("/").rsplit("/", 1)[-1])
+    did = run.intervention
+    return f"{model} + {plain_text(str(did.get('name', 'intervention')))}" if did else model
+
+
+def _summary(runs: Sequence[Run], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    draws_of = remember_draws()
+    for task in dict.fromkeys(task for run in runs for task in run.tasks):
+        taken = {name: run.tasks[task] for name, run in zip(names, runs, strict=True) if task in run.tasks}
+        yield from map(asdict, score_rows(task, taken, draws_of=draws_of))
+
+
+def _documents(runs: Sequence[Run], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for name, run in zip(names, runs, strict=True):
+        for task, one in run.tasks.items():
+            for place, sample in enumerate(one.samples):
+                halo = _halo(sample)
+                steps = halo.get("digit_steps") or []
+                last: dict[str, Any] = next(iter(halo.get("generations", ())), {})
+                yield {
+                    "run": name,
+                    "task": task,
+                    "version": one.fields["task version"],
+                    "doc_id": sample["doc_id"],
+                    "id": one.ids[place],
+                    "count": int(one.counts[place]),
+                    "predicted": one.predicted[place],
+                    "correct": bool(one.correct[place]),
+                    "digit_status": halo.get("digit_status"),
+                    "d1_step": steps[0] if steps else np.nan,
+                    "d2_step": steps[1] if len(steps) > 1 and halo["digit_status"] == "split" else np.nan,
+                    "layer": last.get("layer", np.nan),
+                    "layer_type": last.get("layer_type"),
+                    **{key: one.attention[key][place] if key in one.attention else np.nan for key in ATTENTION_KEYS},
+                }
+
+
+def _tokens(runs: Sequence[Run], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for name, run in zip(names, runs, strict=True):
+        for task, one in run.tasks.items():
+            for place, sample in enumerate(one.samples):
+                for call in _halo(sample).get("generations", ())[:1]:
+                    for step, token in enumerate(call["tokens"][: call.get("content")]):
+                        yield {
+                            "run": name,
+                            "task": task,
+                            "version": one.fields["task version"],
+                            "doc_id": sample["doc_id"],
+                            "count": int(one.counts[place]),
+                            "step": step,
+                            "token": token,
+                            "layer": call["layer"],
+                            "layer_type": call["layer_type"],
+                            **{key: call[key][step] for key in ("sparsity", "entropy", "visual_mass")},
+                        }
+
+
+def _halo(sample: dict[str, Any] | Any) -> dict[str, Any]:
+    """What the probe wrote of a document; empty without it."""
+    found: dict[str, Any] = ((sample.get("token_counts") or [None])[0] or {}).get("halo", {})
+    return found
+
+
+def _scores(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
+    tables = []
+    for name, run in zip(names, runs, strict=True):
+        path = run.folder / SCORES
+        if path.exists():
+            try:
+                table = pd.read_parquet(path)
+            except (OSError, ValueError) as error:
+                raise UsageError(f"{path}: cannot be read ({error}); score the run again.") from None
+            first = (table["repeat"] == 0) & (table["call"] == 0)
+            tables.append(table[first].assign(run=name))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run": [], "task": []})
