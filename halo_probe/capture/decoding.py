@@ -83,7 +83,7 @@ class Decoding:
         Returns:
             B × P; None where every token is attended to.
         """
-        pad = self._config.pad_token_id
+        pad: int | None = self._config.pad_token_id
         if given is not None or pad is None or pad in self._ends or not bool((input_ids == pad).any()):
             return given
         return input_ids != pad

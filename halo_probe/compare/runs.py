@@ -127,7 +127,7 @@ def read_run(path: Path) -> Run:
         UsageError: If there is no run, more than one, half of one, or one without samples.
     """
     file = _results_file(path)
-    folder = file.parent.parent if path == file else path
+    folder = _folder_of(file, path)
     results = _load(file)
     signature = results.get("halo", {}).get("signature", {})
     config = results["config"]
@@ -164,6 +164,12 @@ def _results_file(path: Path) -> Path:
     if any(path.iterdir()):
         raise UsageError(f"{path}: holds no *{_RESULTS}: the run did not finish, or it is no run; evaluate again.")
     raise UsageError(f"{path}: is empty; give the --output_path of an lmms-eval run.")
+
+
+def _folder_of(file: Path, path: Path) -> Path:
+    """The `--output_path`: lmms-eval makes a folder in it for the results of a model that has a name."""
+    probed = (one for one in (file.parent, file.parent.parent) if any(one.glob("halo/part-*.parquet")))
+    return next(probed, file.parent.parent if path == file else path)
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -47,11 +47,12 @@ def diagnose(model: str, *, image: Path | None = None) -> Iterator[str]:
     seconds = time.monotonic() - started
     findings, generation = check_capture(target, ((), {**inputs, "max_new_tokens": _TOKENS}))
     for one in findings:
-        yield f"[{_VERDICTS[one.passed]}] {one.name}: {one.detail}"
+        remedy = f". {one.remedy}." if one.passed is False else ""
+        yield f"[{_VERDICTS[one.passed]}] {one.name}: {one.detail}{remedy}"
     yield from _costs(generation, seconds=seconds)
     if failed := [one for one in findings if one.passed is False]:
         names = ", ".join(one.name for one in failed)
-        raise CaptureError(f"{model}: it does not hold that {names}, see above. {failed[0].remedy}.")
+        raise CaptureError(f"{model}: it does not hold that {names}; what to do is said above.")
 
 
 def _load(model: str) -> tuple[PreTrainedModel, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from halo_probe.figures.maps import StoredMap, read_dots, read_maps, read_pictur
 from halo_probe.figures.style import Drawing, plain_text, save
 
 _ENHANCED = "halo_enhance_"
+_LONGEST = 120  # characters of what was done to a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,9 @@ def draw_figures(runs: Sequence[Path], out: Path, *, document: int | None = None
 
 def _subject(runs: Sequence[Run], *, task: str | None, document: int | None) -> _Subject:
     tasks = list(dict.fromkeys(name for run in runs for name in run.tasks))
+    labels = [run.label for run in runs]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UsageError(f"{twice[0]}: is named twice; name each run once.")
     chosen = task or (COUNT if COUNT in tasks else next(iter(tasks), None))
     if chosen not in tasks:
         what = f"no run has the task {task}" if task else "no run has a counting task"
@@ -120,7 +125,7 @@ def _typical(subject: _Subject, run: str) -> int:
     rows = subject.frames.documents[subject.frames.documents["run"] == run]
     ranked = rows.dropna(subset=["vision_sparsity"]).sort_values(["vision_sparsity", "doc_id"], kind="stable")
     if ranked.empty:
-        raise NothingToDrawError("no run has attention; evaluate with --model halo")
+        raise NothingToDrawError(f"{run}: no reply has a token whose attention was recorded; evaluate other documents")
     return int(ranked["doc_id"].iloc[(len(ranked) - 1) // 2])
 
 
@@ -172,32 +177,39 @@ def _change(subject: _Subject) -> Drawing:
             conditions |= {task.removeprefix(_ENHANCED): (run, task) for task in enhanced}
         elif subject.task in run.tasks and run is not plain:
             conditions[_condition(run)] = (run, subject.task)
-    shown = {}
-    for label, (run, task) in list(conditions.items())[:MOST_CONDITIONS]:
-        if document in {sample["doc_id"] for sample in run.tasks[task].samples}:
-            accuracy = run.tasks[task].correct.mean()
-            text = f"{label}\n{_document_row(run, task, document)}\naccuracy {accuracy:.2f}"
-            try:
-                shown[text] = (read_picture(run, task, document), _at_digits(run, task, document))
-            except NothingToDrawError:  # image tokens that were hidden have no map
-                if not shown:
-                    raise
-    if len(shown) == 1:
+    if len(conditions) == 1:
         raise NothingToDrawError(
             f"no second run of {name} is enhanced; evaluate halo_enhance_outline or another, or with an intervention"
         )
-    return draw_change(shown, about=f"{subject.about} and its changes, document {document}, {name}")
+    shown, unseen = {}, list(conditions)[MOST_CONDITIONS:]
+    for label, (run, task) in list(conditions.items())[:MOST_CONDITIONS]:
+        try:
+            picture, maps = read_picture(run, task, document), _at_digits(run, task, document)
+        except NothingToDrawError:  # the run has fewer documents, or image tokens were hidden
+            if not shown:
+                raise
+            unseen.append(label)
+            continue
+        accuracy = run.tasks[task].correct.mean()
+        shown[f"{fill(label, 24)}\n{_document_row(run, task, document)}\naccuracy {accuracy:.2f}"] = picture, maps
+    not_shown = f"not shown: {', '.join(unseen)}"
+    if len(shown) == 1:
+        raise NothingToDrawError(f"no second run of {name} has a map of document {document}; {not_shown}")
+    about = f"{subject.about} and its changes, document {document}, {name}"
+    return draw_change(shown, about=f"{about}; {not_shown}" if unseen else about)
 
 
 def _condition(run: Run) -> str:
     did = run.intervention or {"name": "plain"}
-    return plain_text(" ".join(str(did[key]) for key in ("name", "steps") if key in did))
+    return plain_text(" ".join(map(str, did.values())), longest=_LONGEST)
 
 
 def _at_digits(run: Run, task: str, document: int) -> list[StoredMap]:
     """The maps of the last layer at the digits of the reply; at its first two tokens where it has none."""
-    place = [sample["doc_id"] for sample in run.tasks[task].samples].index(document)
-    counts = (run.tasks[task].samples[place].get("token_counts") or [None])[0] or {}
+    sample = next((one for one in run.tasks[task].samples if one["doc_id"] == document), None)
+    if sample is None:
+        raise NothingToDrawError(f"{run.label}, {task}: has no document {document}")
+    counts = (sample.get("token_counts") or [None])[0] or {}
     steps = counts.get("halo", {}).get("digit_steps") or [0, 1]
     last = max(layer["index"] for layer in run.layers)
     return read_maps(run, task, documents=[document], layers=[last], steps=list(dict.fromkeys(steps[:2])))

@@ -16,6 +16,7 @@ from halo_probe.compare.runs import ATTENTION_KEYS, SCORES, Run, read_run
 from halo_probe.compare.tables import score_rows
 from halo_probe.errors import UsageError
 from halo_probe.figures.style import plain_text
+from halo_probe.score.parts import SCORES_SCHEMA
 from halo_probe.statistics.intervals import remember_draws
 
 DOCUMENT_COLUMNS = (
@@ -153,6 +154,8 @@ def _scores(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
                 table = pd.read_parquet(path)
             except (OSError, ValueError) as error:
                 raise UsageError(f"{path}: cannot be read ({error}); score the run again.") from None
+            if missing := [name for name in SCORES_SCHEMA.names if name not in table]:
+                raise UsageError(f"{path}: has no column {missing[0]}: it is of another version; score the run again.")
             first = (table["repeat"] == 0) & (table["call"] == 0)
             tables.append(table[first].assign(run=name))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run": [], "task": []})

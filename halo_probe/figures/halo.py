@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -36,12 +36,14 @@ def radial_profile(maps: Sequence[StoredMap], dots: Sequence[Dots | None]) -> pd
         `enrichment`, `null`.
 
     Raises:
-        NothingToDrawError: If no document has dots, or it is alone.
+        NothingToDrawError: If no document has dots, or it is alone, or a map is of a document that is not in the set.
     """
     having = [place for place, one in enumerate(dots) if one]
     counts = [len(one.centers) for one in dots if one]
     if len(having) < 2:  # noqa: PLR2004 - one and another
         raise NothingToDrawError("fewer than two documents have dots")
+    if foreign := [one.doc_id for one in maps if one.doc_id >= len(dots)]:
+        raise NothingToDrawError(f"the set has {len(dots)} images, and none of document {foreign[0]}")
     rows = [
         {"doc_id": one.doc_id, "distance": distance, "enrichment": value, "null": null}
         for one in maps
@@ -87,7 +89,8 @@ def draw_halo(profiles: pd.DataFrame, scores: pd.DataFrame, *, radius: float, ab
         for axis in (radial.xaxis, radial.yaxis):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
+        radial.xaxis.set_minor_formatter(NullFormatter())
+        radial.yaxis.set_minor_formatter(LogFormatter())  # names ticks between where there are few
         radial.axvline(radius, color="#555555", linewidth=0.8)
         radial.set_xlabel("distance to the nearest dot in pixels")
         radial.set_ylabel("attention / uniform")

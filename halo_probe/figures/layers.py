@@ -25,7 +25,8 @@ def draw_layers(scores: pd.DataFrame, *, about: str) -> Drawing:
     Raises:
         NothingToDrawError: If no run was scored at two layers.
     """
-    runs = [run for run, rows in scores.groupby("run", sort=False) if len(rows["layer"].unique()) > 1]
+    known = scores.dropna(subset=list(_KEYS), how="all")
+    runs = [run for run, rows in known.groupby("run", sort=False) if len(rows["layer"].unique()) > 1]
     if not runs:
         raise NothingToDrawError("no run was scored at two layers; evaluate with layers=all, then halo-probe score RUN")
     with styled():

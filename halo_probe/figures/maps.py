@@ -94,7 +94,7 @@ def read_maps(
     found = [one for one in map(_stored_map, rows) if one]
     if not found:
         raise NothingToDrawError(
-            f"{run.label}, {task}: no map of {len(documents)} documents shows one whole image on one grid"
+            f"{run.label}, {task}: no map of {len(documents)} documents shows one whole image, all seen, on one grid"
         )
     return found
 
@@ -103,9 +103,15 @@ def read_picture(run: Run, task: str, document: int) -> Picture:
     """The image of a document.
 
     Raises:
-        NothingToDrawError: If the task has no set of this package, or it is not at hand as the run saw it.
+        NothingToDrawError: If the task has no set of this package, it is not at hand as the run saw it, or it has no
+            such document.
     """
-    row = _rows(_set_of(run, task))[document]
+    rows = _rows(_set_of(run, task))
+    if document >= len(rows):
+        raise NothingToDrawError(
+            f"{run.label}, {task}: the set has {len(rows)} images, and none of document {document}"
+        )
+    row = rows[document]
     return Picture(image=row["image"], dots=dots_of(row))
 
 

@@ -60,15 +60,17 @@ class Answering:
     """Whether the capture is proven, or need not be."""
     waiting: Sequence[Any] = ()
     """The requests that are to be recorded."""
-    resumed: int = field(init=False)
-    """How many were answered by an earlier run."""
+    earlier: frozenset[Key] = field(init=False)
+    """What was answered by an earlier run, by other processes too."""
+    asked: set[Key] = field(default_factory=set)
+    """What this process was asked for."""
     measures: Mapping[str, Measures] = field(init=False)
     """What is measured of each task."""
 
     def __post_init__(self) -> None:
         target, reliance = self.run.target, self.run.arguments.reliance
         assert target is not None
-        self.resumed = len(self.answers)
+        self.earlier = frozenset(self.answers)
         self.checked = not self.run.arguments.check
         self.measures = {name: measures_of(task, target, reliance=reliance) for name, task in self.tasks.items()}
 
@@ -102,7 +104,7 @@ class Answering:
             requests: lmms-eval's, each as often as its repeats.
             cached: Replies that the answers must be equal to.
         """
-        keys = _keys(requests)
+        keys = self._keys(requests)
         results: dict[Key, Any] = {}
         waiting = []
         for key, request in zip(keys, requests, strict=True):
@@ -119,6 +121,12 @@ class Answering:
         if self.writer:
             self.writer.flush()
         return [results[key] for key in keys]
+
+    def _keys(self, requests: Sequence[Any]) -> list[Key]:
+        """The key of each request; those whose attention is asked for are noted."""
+        keys = _keys(requests)
+        self.asked.update(key for key, request in zip(keys, requests, strict=True) if self._records(request))
+        return keys
 
     def _slabs(self, waiting: _Slab) -> list[_Slab]:
         """Requests that may go to the base model together: of one task, with no document twice."""
@@ -240,13 +248,14 @@ class Answering:
         for one in findings:
             logger.log("INFO" if one.passed else "WARNING", f"halo-probe: {one.name}: {one.detail}.")
         most = call[1].get("max_new_tokens") or target.model.generation_config.max_new_tokens or 0
-        at_most = bytes_per_token(generation) * sum(most_tokens(request, most) for request in self.waiting)
-        logger.info(f"halo-probe: the maps of {len(self.waiting)} answers take at most {at_most / 1e9:.3g} GB.")
+        tokens = self.run.lm.world_size * sum(most_tokens(request, most) for request in self.waiting)
+        at_most = bytes_per_token(generation) * tokens
+        logger.info(f"halo-probe: the maps of the answers to come take at most {at_most / 1e9:.3g} GB.")
         try:
             require_sound(findings)
             if self.writer:
                 bounded = len(target.layers) == 1 and not target.keep_heads
-                require_room(at_most, max_gb=arguments.max_gb, bounded=bounded)
+                require_room(at_most, folder=self.writer.folder, max_gb=arguments.max_gb, bounded=bounded)
         except HaloError as error:
             stop(error)
 
@@ -262,7 +271,7 @@ class Answering:
         responses = execute(lm, reqtype, requests)
         if reqtype not in METHODS:
             return responses
-        keys = _keys(requests)
+        keys = self._keys(requests)
         hits = [
             (request, key, response)
             for request, key, response in zip(requests, keys, responses, strict=True)
@@ -353,17 +362,18 @@ class Answering:
 
     def account(self) -> dict[str, Any]:
         """How many answers were recorded, by an earlier run too, had no image, or failed."""
-        recorded = sum(answer.recorded for answer in self.answers.values())
-        reliance = Counter(answer.halo["reliance"] for answer in self.answers.values() if "reliance" in answer.halo)
+        answers = {key: self.answers[key] for key in sorted(self.asked & self.answers.keys())}
+        recorded = sum(answer.recorded for answer in answers.values())
+        reliance = Counter(answer.halo["reliance"] for answer in answers.values() if "reliance" in answer.halo)
         statuses = (
             f"{task} {answer.halo['digit_status']}"
-            for (task, _, _), answer in self.answers.items()
+            for (task, _, _), answer in answers.items()
             if "digit_status" in answer.halo
         )
         return {
             "recorded": recorded,
-            "resumed": self.resumed,
-            "without_image": len(self.answers) - recorded,
+            "resumed": len(answers.keys() & self.earlier),
+            "without_image": len(answers) - recorded,
             "failures": [
                 {"task": task, "doc_id": document, "reason": reason}
                 for (task, document, _), reason in self.failures.items()

@@ -60,10 +60,10 @@ def check_capture(target: Target, call: Call) -> tuple[list[Finding], Generation
     generation = generations[0]
     return [
         _same_tokens(plain, recorded),
-        _sums(generation),
+        _tried("rows sum to one", partial(_sums, generation)),
         _grid(generation),
         _tried("rows equal eager attention", partial(_equals_eager, target, call, generation)),
-        _tried("the model uses what is recorded", partial(_matters, target, call, plain)),
+        _tried("the model uses what is recorded", partial(_matters, target, call, generation, plain)),
     ], generation
 
 
@@ -74,10 +74,10 @@ def require_sound(findings: Sequence[Finding]) -> None:
         CaptureError: Naming the failed checks, and what to do.
     """
     if failed := [one for one in findings if one.passed is False]:
-        listed = "; ".join(f"It does not hold that {one.name}: {one.detail}" for one in failed)
+        listed = " ".join(f"It does not hold that {one.name}: {one.detail}. {one.remedy}." for one in failed)
         raise CaptureError(
-            f"what would be recorded of this model is not what it does. {listed}. {failed[0].remedy}, or go on at your "
-            "own risk with check=false."
+            f"what would be recorded of this model is not what it does. {listed} Or go on at your own risk with "
+            "check=false."
         )
 
 
@@ -118,7 +118,7 @@ def _raise(error: CaptureError) -> None:
 
 
 def _tried(name: str, check: Callable[[str], Finding]) -> Finding:
-    """A check that needs more than the run itself does: more memory, or another kernel."""
+    """A check that an input may not allow, or that needs more than the run itself does: memory, or another kernel."""
     try:
         return check(name)
     except (CaptureError, RuntimeError, ValueError, ImportError) as error:
@@ -136,15 +136,24 @@ def _same_tokens(plain: Any, recorded: Any) -> Finding:
     )
 
 
-def _sums(generation: Generation) -> Finding:
+def _seeing(generation: Generation) -> list[int]:
+    """The recorded layers whose window reaches back to the image from the end of the prompt."""
+    seeing: list[int] = np.flatnonzero(generation.visible[0]).tolist()
+    if not seeing:
+        raise CaptureError("the sliding windows of the recorded layers end after the image in this prompt")
+    return seeing
+
+
+def _sums(generation: Generation, name: str) -> Finding:
+    _seeing(generation)
     seen = generation.visible > 0
     off = np.abs(np.where(seen, generation.eq1.sum(axis=-1), 1) - 1).max()
     mass_off = np.abs(generation.raw.sum(axis=-1) - generation.visual_mass).max()
     mass = generation.visual_mass
     within = mass.min() >= 0 and mass.max() <= 1 + _SUM_TOLERANCE
     return Finding(
-        "rows sum to one",
-        bool(seen.any() and within and max(off, mass_off) <= _SUM_TOLERANCE),
+        name,
+        bool(within and max(off, mass_off) <= _SUM_TOLERANCE),
         f"off by at most {max(off, mass_off):.1e}; {mass.min():.3f} to {mass.max():.3f} of it is on the image",
         "Load the model in bfloat16 or float32",
     )
@@ -165,6 +174,7 @@ def _grid(generation: Generation) -> Finding:
 
 def _equals_eager(target: Target, call: Call, generation: Generation, name: str) -> Finding:
     """The attention of the first step as the eager kernel returns it, beside what is recorded then, and was before."""
+    seeing = _seeing(generation)
     weights: dict[Layer, torch.Tensor] = {}
     beside: list[Generation] = []
     decoder: Any = target.model.get_decoder()
@@ -175,8 +185,7 @@ def _equals_eager(target: Target, call: Call, generation: Generation, name: str)
         finally:
             decoder.set_attn_implementation(target.kernel)
     own, off = (
-        max(_distance(weights[layer], one, index) for index, layer in enumerate(one.layers))
-        for one in (beside[0], generation)
+        max(_distance(weights[one.layers[index]], one, index) for index in seeing) for one in (beside[0], generation)
     )
     most_own, most_off = _TOLERANCES[target.model.dtype == torch.float32]
     return Finding(
@@ -214,7 +223,8 @@ def _distance(weights: torch.Tensor, generation: Generation, index: int) -> floa
     return float(np.abs(eager / eager.sum() - recorded / recorded.sum()).sum() / 2)
 
 
-def _matters(target: Target, call: Call, plain: Any, name: str) -> Finding:
+def _matters(target: Target, call: Call, generation: Generation, plain: Any, name: str) -> Finding:
+    _seeing(generation)
     layers = tuple(layer.index for layer in target.layers)
     with recording_generate(
         target,

@@ -65,7 +65,7 @@ class MapWriter:
     """
 
     def __init__(self, folder: Path, *, signature: Mapping[str, Any], max_gb: float = 20.0, rank: int = 0) -> None:
-        self._folder = folder
+        self.folder = folder
         self._signature = json.dumps(signature)
         self._max_gb = max_gb
         self._suffix = f".rank{rank}.parquet" if rank else ".parquet"
@@ -102,10 +102,10 @@ class MapWriter:
         metadata = {SIGNATURE_KEY: self._signature, ANSWERS_KEY: write_answers(self._answers)}
         rows = pa.Table.from_pylist(self._rows, schema=SCHEMA.with_metadata(metadata))
         self._rows, self._answers, self._bytes = [], {}, 0
-        part = self._folder / f"part-{self._number:05d}{self._suffix}"
+        part = self.folder / f"part-{self._number:05d}{self._suffix}"
         try:
             _write(rows, part)
-            size = sum(one.stat().st_size for one in stored_parts(self._folder))
+            size = sum(one.stat().st_size for one in stored_parts(self.folder))
         except OSError as error:
             raise UsageError(
                 f"{part}: cannot be written ({error.strerror or error}); the parts that are there are whole. "
@@ -114,7 +114,7 @@ class MapWriter:
         self._number += 1
         if size > self._max_gb * 1e9:
             raise UsageError(
-                f"{self._folder}: holds {size / 1e9:.3g} GB of maps, more than max_gb={self._max_gb:g}; give the same "
+                f"{self.folder}: holds {size / 1e9:.3g} GB of maps, more than max_gb={self._max_gb:g}; give the same "
                 "command with a larger max_gb to go on from there."
             )
 

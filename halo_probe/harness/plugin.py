@@ -7,7 +7,6 @@ that fails silently drops every plugin after it.
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -85,10 +84,8 @@ def _extend(tasks: ModuleType) -> None:
 def _add_task_folder(task_manager: Any) -> None:
     """Look for tasks in our folder too, last: built-in tasks and `--include_path` win a clash of names."""
     initialize_tasks = task_manager.initialize_tasks
-    package = find_spec("lmms_eval_tasks")
-    assert package is not None
-    assert package.origin is not None
-    folder = str(Path(package.origin).parent / "tasks")
+    # Beside this package, and not looked up: a user's folder of that name may come first on the path.
+    folder = str(Path(__file__).parents[2] / "lmms_eval_tasks" / "tasks")
 
     def initialize_tasks_with_ours(
         self: Any,

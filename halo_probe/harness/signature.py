@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import torch
+
 from dataset_builder.load import content_sha256
 from halo_probe.capture.recorder import Target
 from halo_probe.harness.arguments import Arguments
@@ -40,7 +42,9 @@ def run_signature(  # noqa: PLR0913 - all that the numbers of a run depend on
     fields = {
         "model": {
             "base": base,
+            "simple": bool(call["lm"].is_simple),
             "pretrained": str(arguments.model.get("pretrained", "")),
+            "commit": getattr(target.model.config, "_commit_hash", None),  # of a checkpoint from the Hub
             "arguments": {name: str(value) for name, value in sorted(arguments.model.items()) if _tells(name)},
             "family": target.model.config.model_type,
             "layers": target.layer_count,
@@ -57,7 +61,7 @@ def run_signature(  # noqa: PLR0913 - all that the numbers of a run depend on
         },
         "intervention": arguments.intervention.describe() if arguments.intervention else None,
         "tasks": {name: _task_fields(task) for name, task in tasks.items()},
-        "call": {name: call.get(name) for name in _CALL},
+        "call": {**{name: call.get(name) for name in _CALL}, "seed": torch.initial_seed()},
         "packages": {name: version(name) for name in _PACKAGES},
     }
     return {**fields, "sha256": _sha256(fields)}
@@ -74,6 +78,7 @@ def _task_fields(task: Any) -> dict[str, Any]:
     return {
         "version": task.VERSION,
         "num_fewshot": task.config.num_fewshot,
+        "repeats": task.config.repeats or 1,
         "dataset_sha256": content_sha256(documents) or f"fingerprint:{getattr(documents, '_fingerprint', '')}",
         "prompt_sha256": _sha256(prompt),
     }

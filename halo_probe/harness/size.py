@@ -1,5 +1,8 @@
 """How much room the maps of a run take."""
 
+import shutil
+from pathlib import Path
+
 from halo_probe.capture import Generation
 from halo_probe.errors import UsageError
 
@@ -18,11 +21,12 @@ def bytes_per_token(generation: Generation) -> int:
     return layers * (_NUMBER * tokens * (2 + heads) + _BESIDE)
 
 
-def require_room(at_most: float, *, max_gb: float, bounded: bool) -> None:
-    """Refuse a run that could outgrow its cap.
+def require_room(at_most: float, *, folder: Path, max_gb: float, bounded: bool) -> None:
+    """Refuse a run that could outgrow its cap or its disk.
 
     Args:
         at_most: Bytes that the maps take if every reply is as long as it may be.
+        folder: Where the maps go.
         max_gb: The cap, in units of 10^9 bytes.
         bounded: Whether the run records one layer and no single heads: it is then stopped at the cap and not refused,
             as replies are mostly much shorter than they may be.
@@ -30,8 +34,17 @@ def require_room(at_most: float, *, max_gb: float, bounded: bool) -> None:
     Raises:
         UsageError: If it could.
     """
-    if at_most > max_gb * 1e9 and not bounded:
+    if bounded:
+        return
+    smaller = "record fewer layers, leave heads=all out, limit the replies with --gen_kwargs max_new_tokens=…"
+    if at_most > max_gb * 1e9:
         raise UsageError(
-            f"the maps could take {at_most / 1e9:.3g} GB, more than max_gb={max_gb:g}: record fewer layers, leave "
-            "heads=all out, limit the replies with --gen_kwargs max_new_tokens=…, or give a larger max_gb."
+            f"the maps could take {at_most / 1e9:.3g} GB, more than max_gb={max_gb:g}: {smaller}, or give a larger "
+            "max_gb."
+        )
+    free = shutil.disk_usage(folder).free
+    if at_most > free:
+        raise UsageError(
+            f"{folder}: the maps could take {at_most / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free: {smaller}, or "
+            "make room."
         )

@@ -183,6 +183,7 @@ def test_an_intervention_that_cannot_be_applied_is_refused_at_the_door(model_and
             model.generate(**inputs, **{**OPTIONS, **options})
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
 def test_the_second_digit_is_found_in_a_model_with_adapters(model_and_inputs):
     model, inputs = model_and_inputs
     tokens = model.generate(**{**inputs, **OPTIONS, "max_new_tokens": 1, "min_new_tokens": 1}).sequences[:, -1]

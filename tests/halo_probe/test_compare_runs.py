@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from planted_runs import TASK, plant_maps, plant_run
+from planted_runs import counted as planted
 from scipy import stats
 
 from halo_probe.cli import main
@@ -561,3 +564,16 @@ def test_the_report_of_a_real_run_is_that_of_its_table(capsys, tmp_path, qwen3_v
     assert {row["measure"] for row in report["contrasts"]} == {"sparsity", "entropy", "visual_mass"}
     assert report["runs"][0]["grid"] == "32x32"
     assert report["digits"][0]["split"] == 4
+
+
+@pytest.mark.parametrize("name", ["out", "out/model", "out/model/1_results.json", "moved", "moved/1_results.json"])
+def test_the_maps_of_a_run_are_found_however_it_is_named(name, tmp_path):
+    for results in (tmp_path / "out" / "model", tmp_path / "moved"):
+        plain = plant_run(tmp_path / "planted" / results.name, {TASK: [planted(0, 0)]})
+        results.parent.mkdir(exist_ok=True)
+        (plain / "org__model").rename(results)
+    for folder in (tmp_path / "out", tmp_path / "moved"):
+        plant_maps(folder, lambda *_: np.ones(64), documents=[0])
+    run = read_run(tmp_path / name)
+    assert run.folder == tmp_path / Path(name).parts[0]
+    assert run.grid == ((8, 8),)

@@ -96,7 +96,7 @@ def test_a_language_takeover_agent_is_one_and_no_noisy_magnitude():
         ("decay_difference", "halo_echo"),
         ("wide", "halo_count_wide"),
         ("reversed_units", "halo_count_rev"),
-        ("boosted_units", "boosted at d2"),
+        ("boosted_units", "intervention=boost:2@d2"),
     ],
 )
 def test_a_takeover_is_not_decided_without_all_of_its_evidence(missing, words):

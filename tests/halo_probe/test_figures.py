@@ -1,6 +1,7 @@
 """Figures of planted runs: what is drawn is what the runs hold, and what they lack is named."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from planted_runs import counted, plant_maps, plant_run, plant_scores
 from scipy import spatial, stats
@@ -233,6 +234,8 @@ def test_layers_of_which_a_measure_is_unknown_leave_its_panel_empty(frames):
     assert [text.get_text() for text in change.texts] == ["not measured"]
     with pytest.raises(NothingToDrawError, match="layers=all"):
         draw_layers(scores[scores["layer"] == 3], about="")
+    with pytest.raises(NothingToDrawError, match="layers=all"):
+        draw_layers(scores.assign(visual_mass=None, entropy=None), about="")
 
 
 def test_frames_hold_what_the_samples_hold(frames, folders):
@@ -268,6 +271,40 @@ def test_runs_that_are_not_comparable_are_not_drawn_together(folders, tmp_path, 
     (tmp_path / "fewer" / "halo").mkdir()
     (tmp_path / "fewer" / "halo" / "part-00000.parquet").write_bytes(b"PAR1")
     assert main(["figures", str(fewer), "--out", str(tmp_path / "out")]) == 2
+
+
+def test_every_change_of_a_run_is_shown_or_named(tmp_path):
+    boost = {"name": "boost", "steps": "d2", "layers": "all"}
+    rows, maps = [counted(0, 0, vision_sparsity=0.5)], lambda *_: np.ones(64)
+    plain, mild, strong, hidden = (
+        plant_maps(plant_run(tmp_path / str(k), {"halo_count": rows}, intervention=did), weights, documents=[0])
+        for k, (did, weights) in enumerate(
+            [
+                (None, maps),
+                ({**boost, "strength": 2.0}, maps),
+                ({**boost, "strength": 4.0}, maps),
+                ({"name": "knockout", "steps": "all", "layers": "all"}, lambda *_: np.full(64, np.nan)),
+            ]
+        )
+    )
+    drawn = draw_figures([plain, mild, strong, hidden], tmp_path / "out").drawn
+    (caption,) = [figure.caption for figure in drawn if figure.path_png.name.startswith("4")]
+    assert "not shown: knockout all all;" in caption
+    written = (tmp_path / "out" / "4-before-and-after.svg").read_text()
+    assert all(label in written for label in ("plain", "boost d2 all 2.0", "boost d2 all 4.0"))
+    left = dict(draw_figures([plain, hidden], tmp_path / "out").left_out)
+    assert left["The same image before and after a change"].endswith("; not shown: knockout all all")
+
+
+def test_a_run_is_drawn_once_and_its_scores_are_of_this_version(folders, tmp_path, capsys):
+    assert main(["figures", *[str(folders["api"])] * 2, "--out", str(tmp_path)]) == 2
+    assert "is named twice" in capsys.readouterr().err
+    run = plant_run(tmp_path / "a", {"halo_count": [counted(0, 0)]})
+    plant_scores(run, lambda *_: {}, documents=[0])
+    scores = pd.read_parquet(run / "scores.parquet")
+    scores.drop(columns="delta_entropy").to_parquet(run / "scores.parquet")
+    assert main(["figures", str(run), "--out", str(tmp_path)]) == 2
+    assert "has no column delta_entropy: it is of another version; score the run again" in capsys.readouterr().err
 
 
 def test_hidden_image_tokens_have_no_map_and_half_a_part_is_an_error(tmp_path):

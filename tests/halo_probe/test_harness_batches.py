@@ -8,7 +8,7 @@ import forked_runs
 import numpy as np
 import pandas as pd
 import pytest
-from lmms_eval import evaluator
+from lmms_eval import evaluator, models
 from lmms_eval.models.chat import qwen3_vl
 from lmms_eval.tasks import TaskManager
 from PIL import Image
@@ -76,6 +76,21 @@ def test_a_batch_records_for_each_document_what_it_records_alone(halo, evaluate,
     ]
     assert results["halo"]["without_image"] == 1
     assert results["halo"]["signature"]["recording"]["batch"] == 3
+
+
+def test_sampled_replies_are_those_of_the_model_without_the_probe(
+    evaluate, one_by_one, manager, qwen3_vl_checkpoint, tmp_path
+):
+    sampling = {"limit": 3, "gen_kwargs": "do_sample=true,temperature=1.0"}
+    plain = models.get_model("qwen3_vl")(pretrained=str(qwen3_vl_checkpoint), device_map="cpu", device="cpu")
+    plain.model.float()
+    alone = evaluator.simple_evaluate(model=plain, tasks=["patches"], task_manager=manager, **sampling)
+    probed = evaluate(tmp_path, options="layers=all", **sampling)
+    sampled, shown, greedy = (
+        [one["filtered_resps"] for one in results["samples"]["patches"]][:3]
+        for results in (alone, probed, one_by_one[0])
+    )
+    assert sampled == shown != greedy
 
 
 def test_documents_go_one_at_a_time_unless_told_otherwise(one_by_one):

@@ -11,9 +11,10 @@ from transformers import AutoModelForImageTextToText
 from halo_probe.capture.grids import View
 from halo_probe.capture.recorder import prepare_target
 from halo_probe.cli import main
-from halo_probe.errors import CaptureError, NoImageTokensError
+from halo_probe.errors import CaptureError, NoImageTokensError, UsageError
 from halo_probe.harness import check
 from halo_probe.harness.check import check_capture, require_sound
+from halo_probe.harness.size import require_room
 
 NAMES = [
     "recording changes nothing",
@@ -92,6 +93,29 @@ def test_a_model_that_ignores_the_recorded_attention_fails(qwen3_vl_checkpoint, 
     assert [name for name, passed in results_of(findings).items() if not passed] == ["the model uses what is recorded"]
 
 
+def test_layers_whose_window_ends_after_the_image_are_not_taken_for_wrong():
+    model, processor = tiny_models.gemma3(sliding_window=8)
+    call = call_of(processor)
+    findings, generation = check_capture(prepare_target(model, layers="all"), call)
+    assert set(generation.visible[0]) == {0, 256}
+    assert results_of(findings) == dict.fromkeys(NAMES, True)
+    findings, _ = check_capture(prepare_target(model), call)
+    unseen = ["rows sum to one", "rows equal eager attention", "the model uses what is recorded"]
+    assert results_of(findings) == {**dict.fromkeys(NAMES, True), **dict.fromkeys(unseen)}
+    assert "sliding windows of the recorded layers end after the image" in findings[1].detail
+    require_sound(findings)
+
+
+@pytest.mark.parametrize(
+    ("max_gb", "words"), [(1e9, "GB are free.*or make room"), (1.0, "more than max_gb=1:.*or give a larger max_gb")]
+)
+def test_maps_that_could_outgrow_the_disk_or_the_cap_are_refused_unless_one_layer_is_recorded(max_gb, words, tmp_path):
+    require_room(1e17, folder=tmp_path, max_gb=max_gb, bounded=True)
+    require_room(1e3, folder=tmp_path, max_gb=max_gb, bounded=False)
+    with pytest.raises(UsageError, match=rf"the maps could take 1e\+08 GB, .*{words}"):
+        require_room(1e17, folder=tmp_path, max_gb=max_gb, bounded=False)
+
+
 def test_an_input_without_an_image_is_no_input_to_check(qwen3_vl_model, qwen3_vl_processor):
     text = qwen3_vl_processor(text=["How many?"], return_tensors="pt")
     with pytest.raises(NoImageTokensError):
@@ -131,5 +155,6 @@ def test_the_doctor_ends_with_exit_code_1_where_a_check_fails(qwen3_vl_checkpoin
     changed(monkeypatch, eq1=lambda one: one.eq1 * 2)
     assert main(["doctor", str(qwen3_vl_checkpoint)]) == 1
     captured = capsys.readouterr()
-    assert "[FAILED] rows sum to one" in captured.out
+    assert "[FAILED] rows sum to one: off by" in captured.out
+    assert "Load the model in bfloat16" in captured.out
     assert "it does not hold that rows sum to one" in captured.err

@@ -79,12 +79,15 @@ def test_every_probed_model_is_recorded_and_no_other_one(qwen3_vl_checkpoint, tm
 
 def test_arguments_that_change_the_numbers_change_the_signature(qwen3_vl_checkpoint):
     signatures = []
-    for options in ("", "system_prompt=Answer in French.,"):
+    for options, call in (("", {}), ("system_prompt=Answer in French.,", {}), ("", {"torch_random_seed": 7})):
         lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,{options}")
-        results = evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=1)
+        results = evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=1, repeats=len(call) + 1, **call)
         signatures.append(results["halo"]["signature"])
-    assert signatures[0]["sha256"] != signatures[1]["sha256"]
+    assert len({signature["sha256"] for signature in signatures}) == 3
     assert signatures[1]["model"]["arguments"]["system_prompt"] == "Answer in French."
+    assert [signature["call"]["seed"] for signature in signatures] == [1234, 1234, 7]
+    assert [signature["tasks"]["halo_count"]["repeats"] for signature in signatures] == [1, 1, 2]
+    assert signatures[0]["model"]["simple"] is False
 
 
 def test_prompts_are_those_of_the_base_model(qwen3_vl_checkpoint, tmp_path):

@@ -50,7 +50,7 @@ def attempts(tmp_path_factory, tasks, qwen3_vl_checkpoint):
         "attempts": [{**attempt, "maps": str(attempt["maps"])} for attempt in planned],
     }
     finished = subprocess.run(
-        [sys.executable, forked_runs.__file__],
+        [sys.executable, "-P", forked_runs.__file__],  # -P: its folder has folders named like our packages
         input=json.dumps(given),
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,  # to pipes: the file that pytest captures into would be too large for the full disk

@@ -307,6 +307,12 @@ def test_views_of_an_image_are_drawn_where_they_lie(page, site, runs):
     assert (empty, filled) == (0, 153)
 
 
+def test_nothing_is_wider_than_a_narrow_window(page, site, runs):
+    page.set_viewport_size({"width": 390, "height": 800})
+    visit(page, site, run=runs[0], **{"with": runs[1]}, doc=1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_what_is_missing_is_said_with_its_reason(page, site, runs):
     visit(page, site, run=runs[0], doc=5)
     assert page.locator(".missing").all_inner_texts() == ["No maps: its maps are not there."]

@@ -88,7 +88,8 @@ def test_the_table_is_the_mean_over_the_samples_that_have_a_value(plain_run):
 def test_the_probe_records_every_task_and_the_digits_of_those_that_have_them(halo_run):
     _, results, samples = halo_run
     assert results["halo"]["failures"] == []
-    assert results["halo"]["recorded"] == len(samples)
+    assert (results["halo"]["recorded"], results["halo"]["without_image"]) == (len(samples) - 1, 1)
+    assert results["results"].pop("halo_count_text")["vision_sparsity,none"] is None
     assert {"halo_count", "halo_echo", "halo_ocr", "halo_count_rev", "halo_count_cot"} < set(samples) < TASKS
     for name, scores in results["results"].items():
         assert 0 < scores["vision_sparsity,none"] < 1

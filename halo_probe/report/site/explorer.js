@@ -495,7 +495,7 @@
     const at = (place) => LOWEST * (top / LOWEST) ** place;
     for (let x = 0; x < ramp.width; x += 1) pixels.data.set([...colour(at(x / (ramp.width - 1)), top), strength()], 4 * x);
     context.putImageData(pixels, 0, 0);
-    const ticks = [LOWEST, 1, 10, 100, 1000].filter((tick) => 2.5 * tick < top);
+    const ticks = [LOWEST, 1, 10, 100, 1000].filter((tick) => 4 * tick < top);
     $("ticks").replaceChildren(...[...ticks, top].map((tick) => {
       const text = tick === LOWEST ? `≤ ${LOWEST}` : number(tick);
       const mark = make("span", { textContent: `${text}×` });
