@@ -19,7 +19,7 @@ from halo_probe.figures.frames import Frames, make_frames, name_runs
 from halo_probe.figures.halo import draw_halo, radial_profile
 from halo_probe.figures.heatmaps import MOST_CONDITIONS, draw_change, draw_layers_and_tokens
 from halo_probe.figures.layers import draw_layers
-from halo_probe.figures.maps import StoredMap, read_dots, read_maps, read_picture
+from halo_probe.figures.maps import Picture, StoredMap, read_dots, read_maps, read_picture
 from halo_probe.figures.style import Drawing, plain_text, save
 
 _ENHANCED = "halo_enhance_"
@@ -181,7 +181,8 @@ def _change(subject: _Subject) -> Drawing:
         raise NothingToDrawError(
             f"no second run of {name} is enhanced; evaluate halo_enhance_outline or another, or with an intervention"
         )
-    shown, unseen = {}, list(conditions)[MOST_CONDITIONS:]
+    shown: dict[str, tuple[Picture, list[StoredMap]]] = {}
+    unseen = list(conditions)[MOST_CONDITIONS:]
     for label, (run, task) in list(conditions.items())[:MOST_CONDITIONS]:
         try:
             picture, maps = read_picture(run, task, document), _at_digits(run, task, document)

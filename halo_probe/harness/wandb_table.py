@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 from loguru import logger
@@ -75,9 +76,11 @@ def _rows(folder: Path, tasks: Mapping[str, Any]) -> Iterator[tuple[str, int, st
             steps = [row for row in rows if row["doc_id"] == doc_id]
             last = max(row["layer"] for row in steps)
             steps = sorted((row for row in steps if row["layer"] == last), key=lambda row: row["step"])
+            reply = "".join(row["token_text"] for row in steps)
+            # A step that sees no image token has no map.
+            steps = [row for row in steps if np.isfinite(row["map_eq1"]).all()]
             images = loaded.doc_to_visual(loaded.eval_docs[doc_id])
-            if len(images) == 1 == len(steps[0]["grid"]) and isinstance(images[0], Image.Image):
-                reply = "".join(row["token_text"] for row in steps)
+            if steps and len(images) == 1 == len(steps[0]["grid"]) and isinstance(images[0], Image.Image):
                 yield task, doc_id, reply, _draw(images[0], steps[:_TOKENS], title=f"{task}, document {doc_id}")
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 LIMIT = 3
 RECORDING = "Answering, attention recorded"
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
 TWO_PROCESSES = (*TORCHRUN, "-m", "lmms_eval")
 FOREIGN = "brightness"
 FOREIGN_TASK = """
@@ -340,9 +340,9 @@ def test_a_good_dataset_folder_gives_the_scores_of_the_built_in_set(
 
 
 def test_the_same_evaluation_by_two_processes_is_answered_from_the_maps_and_another_one_is_refused_with_the_difference(
-    halo_run, qwen3_vl_checkpoint, home, foreign_tasks
+    halo_run, tmp_path, qwen3_vl_checkpoint, home, foreign_tasks
 ):
-    _, out = halo_run
+    out = shutil.copytree(halo_run[1], tmp_path / "again")
     before = {part: part.read_bytes() for part in (out / "halo").glob("*.parquet")}
     first = results_of(out)
     shutil.rmtree(next(out.glob("*/*_results.json")).parent)
@@ -353,7 +353,7 @@ def test_the_same_evaluation_by_two_processes_is_answered_from_the_maps_and_anot
     assert again.returncode == 0, again.stderr
     for task, scores in first["results"].items():
         assert results_of(out)["results"][task] == pytest.approx(scores, nan_ok=True)
-    assert results_of(out)["halo"] == {**first["halo"], "resumed": 2 * LIMIT}
+    assert results_of(out)["halo"] == {**first["halo"], "resumed": 2 * LIMIT, "maps": str(out / "halo")}
     changed = evaluate("halo", qwen3_vl_checkpoint, home, *extra, **same, model_args="base=qwen3_vl,")
     fails_with(changed, "recorded_layers was [", "is [", "--output_path")
     assert {part: part.read_bytes() for part in (out / "halo").glob("*.parquet")} == before
