@@ -11,6 +11,7 @@ from dataset_builder.load import load_set
 from halo_probe.errors import HaloError, UsageError
 from halo_probe.overlay import draw_overlay
 from halo_probe.report.write import write_report
+from halo_probe.score.run import score_run
 
 _TASK = "halo_count"
 _DIGITS = 2
@@ -42,6 +43,7 @@ def run_demo(out: Path, *, limit: int | None = None) -> list[Path]:
     results = sorted(out.rglob("*_results.json"))
     if finished.returncode or not results:
         raise HaloError(f"the evaluation ended with exit code {finished.returncode}: see its message above.")
+    score_run(out, null=True)
     return [results[-1], draw_first_document(out), write_report([out], out / "site")]
 
 

@@ -16,8 +16,8 @@ python -m halo_probe.capture.families_page > docs/families.md
 ```
 
 With `--model halo`, `base=` may be left out: the checkpoint's `config.json` says which model of lmms-eval runs it. A
-family that lmms-eval has no model for runs through `base=transformers`, which works with every checkpoint that has a
-processor and a chat template, and without the probe as `--model transformers`.
+family that lmms-eval has no model for runs through `base=halo_transformers`, which works with every checkpoint that has
+a processor and a chat template, and without the probe as `--model halo_transformers`.
 
 **Views.** A model may be shown an image as several pictures: tiles, crops, a thumbnail. Each is a view with its own
 grid and its box in the image (x0, y0, x1, y1 as fractions; 0, 0, 1, 1 is the whole image). Tokens run view after view,

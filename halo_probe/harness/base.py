@@ -8,7 +8,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from halo_probe.errors import UsageError
 
-_GENERIC = "transformers"
+_GENERIC = "halo_transformers"
 """Our own model, for whatever transformers loads with a processor and a chat template."""
 _BASES: Mapping[str, tuple[str, ...]] = {
     "aria": ("aria",),

@@ -22,6 +22,8 @@ from halo_probe.harness.probed import ProbedRun
 from halo_probe.harness.run import attach
 
 _TINY = "halo_tiny"
+_PROBES = ("halo", _TINY)
+"""Models that probe another one, and so are no base of it."""
 
 
 class _Halo(lmms):
@@ -89,7 +91,7 @@ def _tiny(arguments: Arguments, *, device: str) -> Arguments:
 
 
 def _create(arguments: Arguments, settings: dict[str, Any], *, name: str, force_simple: bool) -> lmms:
-    known = [name for name in models.list_available_models(include_aliases=True) if not name.startswith("halo")]
+    known = [name for name in models.list_available_models(include_aliases=True) if name not in _PROBES]
     base = arguments.base or infer_base(arguments.model, known)
     if base not in known:
         raise UsageError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _TASKS = "lmms_eval.tasks"
 _MODELS: dict[str, tuple[str, str | None]] = {
     "halo": ("halo_probe.harness.model.HaloChat", "halo_probe.harness.model.HaloSimple"),
-    "transformers": ("halo_probe.harness.transformers_chat.TransformersChat", None),
+    "halo_transformers": ("halo_probe.harness.transformers_chat.TransformersChat", None),
     "halo_tiny": ("halo_probe.harness.model.HaloTinyChat", "halo_probe.harness.model.HaloTinySimple"),
 }
 

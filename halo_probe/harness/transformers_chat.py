@@ -1,4 +1,4 @@
-"""`--model transformers`: any image-text-to-text model of transformers, prompted by its own chat template.
+"""`--model halo_transformers`: any image-text-to-text model of transformers, prompted by its own chat template.
 
 lmms-eval has models of its own for the best-known families only, and its generic one (`huggingface`) does not work with
 transformers 5: it loads no head.

@@ -37,17 +37,17 @@ def test_a_probed_run_needs_no_base(qwen3_vl_checkpoint, tmp_path):
 
 
 def test_a_family_without_a_model_of_its_own_in_lmms_eval_runs_through_the_general_one(tmp_path):
-    assert infer_base(checkpoint(tmp_path, model_type="smolvlm"), KNOWN) == "transformers"
+    assert infer_base(checkpoint(tmp_path, model_type="smolvlm"), KNOWN) == "halo_transformers"
 
 
 def test_the_general_model_answers_alike_alone_together_and_recorded(gemma3_checkpoint, tmp_path):
     options = f"pretrained={gemma3_checkpoint},dtype=float32"
     replies = []
-    for model in ("transformers", "halo"):
-        for batch in (1, 2) if model == "transformers" else (1,):
+    for model in ("halo_transformers", "halo"):
+        for batch in (1, 2) if model == "halo_transformers" else (1,):
             results = evaluator.simple_evaluate(
                 model=model,
-                model_args=f"base=transformers,maps={tmp_path},{options}" if model == "halo" else options,
+                model_args=f"base=halo_transformers,maps={tmp_path},{options}" if model == "halo" else options,
                 tasks=["halo_count"],
                 limit=3,
                 batch_size=batch,
