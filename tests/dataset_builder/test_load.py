@@ -115,7 +115,7 @@ def test_processes_that_start_at_once_all_load_the_built_in_set_that_one_of_them
         assert (process.returncode, out) == (0, CONTENT_SHA256["halo_count_blank"] + "\n"), err
     folders = list((tmp_path / "cache" / "halo-probe" / "datasets").iterdir())
     assert [folder.name for folder in folders] == [CONTENT_SHA256["halo_count_blank"]]
-    assert progress.count("| 32/32 [") == 1
+    assert progress.count("| 0/32 [") == 1  # a bar may show its end twice, its beginning once
 
 
 def test_a_spoilt_cache_is_an_error_that_says_what_to_remove(tmp_path):

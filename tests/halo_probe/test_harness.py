@@ -392,9 +392,10 @@ def test_a_document_whose_attention_is_missing_fails_the_run_after_everything_el
     (tmp_path / "brightness.py").write_text((foreign_tasks / "brightness.py").read_text())
     out = tmp_path / "out"
     extra = ["--include_path", tmp_path]
+    boosted = "base=qwen3_vl,intervention=boost:2,"  # which beam search cannot have
     # lmms-eval evaluates tasks in reverse order of naming
     finished = evaluate(
-        "halo", qwen3_vl_checkpoint, home, *extra, tasks="beams,halo_count", out=out, model_args="base=qwen3_vl,"
+        "halo", qwen3_vl_checkpoint, home, *extra, tasks="beams,halo_count", out=out, model_args=boosted
     )
     fails_with(finished, "beams 0 ", "beams 2 ", "num_beams=1", "3 others are kept")
     results = results_of(out)
