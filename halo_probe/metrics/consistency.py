@@ -5,7 +5,6 @@ Source: the measurement specification, section 7.
 
 from collections.abc import Sequence
 
-from halo_probe.metrics.reliability import pairwise_agreement, self_consistency
 from lmms_eval_tasks.parsing import Mode, parse_count
 
 CONSISTENCY_KEYS = ("self_consistency", "pairwise_agreement")
@@ -24,5 +23,8 @@ def consistency(replies: Sequence[str], *, mode: Mode) -> dict[str, float]:
     """
     if len(replies) < 2:  # noqa: PLR2004 - one reply agrees with itself
         return {}
+    # It brings scipy's statistics along, a second of import that processes which score maps do without.
+    from halo_probe.metrics.reliability import pairwise_agreement, self_consistency
+
     counts = [parse_count(reply, mode=mode).value for reply in replies]
     return {"self_consistency": self_consistency(counts), "pairwise_agreement": pairwise_agreement(counts)}
