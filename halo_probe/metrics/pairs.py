@@ -84,14 +84,16 @@ class _Maps:
         """From 1, the mean rank where tied, (P, M)."""
         rising = np.take_along_axis(self.p, self.order, axis=-1)
         steps = rising[:, 1:] > rising[:, :-1]
-        places = np.broadcast_to(np.arange(self.p.shape[1], dtype=np.float64), self.p.shape)
-        # The first and the last place of each run of ties.
-        first, last = places.copy(), places.copy()
-        first[:, 1:][~steps] = last[:, :-1][~steps] = np.nan
-        first = np.fmax.accumulate(first, axis=-1)
-        last = np.fmin.accumulate(last[:, ::-1], axis=-1)[:, ::-1]
+        places = np.broadcast_to(np.arange(1, self.p.shape[1] + 1, dtype=np.float64), self.p.shape)
+        if not steps.all():
+            # The first and the last place of each run of ties.
+            first, last = places.copy(), places.copy()
+            first[:, 1:][~steps] = last[:, :-1][~steps] = np.nan
+            first = np.fmax.accumulate(first, axis=-1)
+            last = np.fmin.accumulate(last[:, ::-1], axis=-1)[:, ::-1]
+            places = (first + last) / 2
         ranks = np.empty_like(self.p)
-        np.put_along_axis(ranks, self.order, (first + last) / 2 + 1, axis=-1)
+        np.put_along_axis(ranks, self.order, places, axis=-1)
         return ranks
 
     @cached_property
