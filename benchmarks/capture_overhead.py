@@ -10,7 +10,8 @@ probe: the eager kernel alone, and eager with `output_attentions`. All in one pr
 - `in run`: CPU seconds spent in the probe over those of the rest of the same call; median. The noise between calls does
   not blur it. On a CUDA device it is the host's share alone.
 - `peak` and `over plain`: the peak of memory over the loaded model, in MB, and over that of the plain run. From the
-  allocator on a CUDA device; on a CPU from the kernel's high-water mark of the process, which Linux lets us set back.
+  allocator on a CUDA device; on a CPU from the kernel's high-water mark of the process, which Linux lets us set back:
+  the least of several turns, since a process also takes a megabyte or two that no tensor needs.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from halo_probe.capture import recorder, session, sinks
 IMAGE_TOKEN, TEXT_TOKENS, VOCABULARY = 9, 60, 4096
 WIDTH, HEADS = 1024, 16
 VISION = {"hidden_size": 64, "intermediate_size": 64}
+_PEAK_TURNS = 5
 Run = Callable[[int], None]
 
 
@@ -247,10 +249,11 @@ def main() -> None:
         runs = variants({"qwen3_vl": qwen3_vl, "gemma3": gemma3}[name], device=device, batch=arguments.batch)
         for tokens in arguments.tokens:
             times = measure_times(runs, tokens, repeats=arguments.repeats, device=device)
-            peaks = {
-                variant: min(peak_megabytes(run, tokens, device=device) for _ in range(2))
-                for variant, run in runs.items()
-            }
+            turns = [
+                {variant: peak_megabytes(run, tokens, device=device) for variant, run in runs.items()}
+                for _ in range(_PEAK_TURNS)
+            ]
+            peaks = {variant: min(turn[variant] for turn in turns) for variant in runs}
             print(
                 f"\n{name}, {device}, batch {arguments.batch}, {tokens} new tokens, {arguments.repeats} turns, "
                 f"plain {times['plain'][0]:.2f} s"

@@ -20,7 +20,7 @@ from halo_probe.harness.answers import Answer, Key, token_counts
 from halo_probe.harness.base_model import carries_image, most_tokens, without_chatter
 from halo_probe.harness.batches import Document, check_reply, logging_reads, match_rows
 from halo_probe.harness.boundary import stop
-from halo_probe.harness.check import Call, before_first_call, check_capture, require_sound
+from halo_probe.harness.check import Call, before_first_call, check_capture, record_once, require_sound
 from halo_probe.harness.emission import Numbers, emitting
 from halo_probe.harness.maps import MapWriter
 from halo_probe.harness.measures import Measures, measures_of
@@ -56,8 +56,8 @@ class Answering:
     """What is answered; at the start, by an earlier run."""
     failures: dict[Key, str] = field(default_factory=dict)
     """Why the attention of an answer is missing."""
-    checked: bool = field(init=False)
-    """Whether the capture is proven, or need not be."""
+    tried: bool = False
+    """Whether the first call was tried: it bounds the size of the maps, and proves the capture where that is asked."""
     waiting: Sequence[Any] = ()
     """The requests that are to be recorded."""
     earlier: frozenset[Key] = field(init=False)
@@ -71,7 +71,6 @@ class Answering:
         target, reliance = self.run.target, self.run.arguments.reliance
         assert target is not None
         self.earlier = frozenset(self.answers)
-        self.checked = not self.run.arguments.check
         self.measures = {name: measures_of(task, target, reliance=reliance) for name, task in self.tasks.items()}
 
     @contextmanager
@@ -232,19 +231,19 @@ class Answering:
         recording = recording_generate(
             self.run.target, deliver=generations.extend, on_error=on_error, intervention=intervention
         )
-        checking = nullcontext() if self.checked else before_first_call(self.run.target, self._check)
-        with recording, checking, without_chatter(self.run.lm):
+        trying = nullcontext() if self.tried else before_first_call(self.run.target, self._try)
+        with recording, trying, without_chatter(self.run.lm):
             return answer(requests), generations
 
-    def _check(self, call: Call) -> None:
+    def _try(self, call: Call) -> None:
         """Prove the capture on the first document that has an image, and bound the size of the maps."""
         target, arguments = self.run.target, self.run.arguments
         assert target is not None
         try:
-            findings, generation = check_capture(target, call)
+            findings, generation = check_capture(target, call) if arguments.check else ([], record_once(target, call))
         except CaptureError:  # the call itself will fail the same way, and say so
             return
-        self.checked = True
+        self.tried = True
         for one in findings:
             logger.log("INFO" if one.passed else "WARNING", f"halo-probe: {one.name}: {one.detail}.")
         most = call[1].get("max_new_tokens") or target.model.generation_config.max_new_tokens or 0

@@ -54,10 +54,7 @@ def check_capture(target: Target, call: Call) -> tuple[list[Finding], Generation
         CaptureError: If it cannot be recorded at all.
     """
     plain = _generate(target, call)
-    generations: list[Generation] = []
-    with recording_generate(target, deliver=generations.extend, on_error=_raise):
-        recorded = _generate(target, call)
-    generation = generations[0]
+    generation, recorded = _recorded(target, call)
     return [
         _same_tokens(plain, recorded),
         _tried("rows sum to one", partial(_sums, generation)),
@@ -65,6 +62,11 @@ def check_capture(target: Target, call: Call) -> tuple[list[Finding], Generation
         _tried("rows equal eager attention", partial(_equals_eager, target, call, generation)),
         _tried("the model uses what is recorded", partial(_matters, target, call, generation, plain)),
     ], generation
+
+
+def record_once(target: Target, call: Call) -> Generation:
+    """Record one token for an input; arguments and errors are those of `check_capture`."""
+    return _recorded(target, call, tokens=1)[0]
 
 
 def require_sound(findings: Sequence[Finding]) -> None:
@@ -111,6 +113,14 @@ def _generate(target: Target, call: Call, *, tokens: int = _STEPS) -> Any:
     args, kwargs = call
     options = {**kwargs, **GREEDY, "max_new_tokens": tokens, "return_dict_in_generate": True, "output_logits": True}
     return target.model.generate(*args, **options)
+
+
+def _recorded(target: Target, call: Call, *, tokens: int = _STEPS) -> tuple[Generation, Any]:
+    """The first sequence that is recorded, and what `generate` returns."""
+    generations: list[Generation] = []
+    with recording_generate(target, deliver=generations.extend, on_error=_raise):
+        output = _generate(target, call, tokens=tokens)
+    return generations[0], output
 
 
 def _raise(error: CaptureError) -> None:
@@ -176,16 +186,15 @@ def _equals_eager(target: Target, call: Call, generation: Generation, name: str)
     """The attention of the first step as the eager kernel returns it, beside what is recorded then, and was before."""
     seeing = _seeing(generation)
     weights: dict[Layer, torch.Tensor] = {}
-    beside: list[Generation] = []
     decoder: Any = target.model.get_decoder()
-    with _first_rows(target, weights), recording_generate(target, deliver=beside.extend, on_error=_raise):
+    with _first_rows(target, weights):
         decoder.set_attn_implementation("eager")
         try:
-            _generate(target, call, tokens=1)
+            beside = record_once(target, call)
         finally:
             decoder.set_attn_implementation(target.kernel)
     own, off = (
-        max(_distance(weights[one.layers[index]], one, index) for index in seeing) for one in (beside[0], generation)
+        max(_distance(weights[one.layers[index]], one, index) for index in seeing) for one in (beside, generation)
     )
     most_own, most_off = _TOLERANCES[target.model.dtype == torch.float32]
     return Finding(

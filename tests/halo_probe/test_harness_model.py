@@ -135,7 +135,7 @@ def test_a_row_that_cannot_be_computed_is_listed_and_the_answers_go_on(qwen3_vl_
 
     def full_at_the_second(*given, **options):
         calls.append(given)
-        if len(calls) == 2:  # of the second document
+        if len(calls) == 3:  # of the second document: one went ahead, to see how large the maps are
             raise RuntimeError("out of memory")
         return image_attention(*given, **options)
 
@@ -152,13 +152,20 @@ def test_a_row_that_cannot_be_computed_is_listed_and_the_answers_go_on(qwen3_vl_
     assert later["samples"]["halo_count"][1]["vision_mass"] > 0
 
 
+def test_unchecked_maps_that_could_outgrow_their_cap_are_refused_before_the_first_is_kept(qwen3_vl_checkpoint, tmp_path):
+    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},check=false,layers=all,max_gb=0.00001,")
+    with pytest.raises(UsageError, match="the maps could take .* more than max_gb=1e-05"):
+        evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=2)
+    assert not list(tmp_path.glob("*.parquet"))
+
+
 def test_a_failed_repeat_does_not_lend_its_place_to_the_next(qwen3_vl_checkpoint, tmp_path, monkeypatch):
     lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},check=false,")
     calls = []
 
     def fail_at_the_third_answer(*given, **options):
         calls.append(given)
-        if len(calls) == 3:  # document 1, first repeat
+        if len(calls) == 4:  # document 1, first repeat: one went ahead, to see how large the maps are
             raise RuntimeError("no")
         return image_attention(*given, **options)
 
