@@ -79,6 +79,8 @@ _ALL: _Questions = (("count", 8), ("reversed", 2), ("words", 1), ("blank", 1), (
 _AS_ASKED: _Questions = (("count", 9), ("reversed", 2), ("words", 1), ("blank", 1), ("echo", 1), ("number", 2))
 _TO_READ_MORE: _Questions = (("count", 9), ("reversed", 1), ("blank", 1), ("echo", 1), ("number", 4))
 _AT_LAST: _Questions = (("count", 11), ("reversed", 1), ("blank", 1), ("echo", 1), ("number", 3))
+_TO_READ_ANYWHERE: _Questions = (("count", 5), ("reversed", 2), ("words", 1), ("blank", 1), ("echo", 2), ("number", 9))
+_EVENLY: _Questions = (("count", 8), ("reversed", 2), ("words", 1), ("blank", 1), ("echo", 2), ("number", 6))
 
 _PEAK = (1e-3, 1e-3)
 _TO_16 = Stage(
@@ -145,6 +147,16 @@ _COUNTS = Recipe(
         replace(
             _TO_99, name="to 99, at last", steps=400, questions=_AT_LAST, learning_rates=(1.5e-4, 5e-6), decay=None
         ),
+        Stage(
+            name="to 60, digits anywhere",
+            steps=400,
+            batch=16,
+            size=512,
+            counts=(((10, 16), 1), ((10, 60), 1)),
+            questions=_TO_READ_ANYWHERE,
+            learning_rates=(5e-4, 5e-4),
+        ),
+        replace(_TO_99, name="to 99, evenly", steps=1000, questions=_EVENLY, learning_rates=(5e-4, 5e-6), decay=None),
     ),
 )
 
