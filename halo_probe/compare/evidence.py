@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from halo_probe.compare.attention_tables import decay_differences
+from halo_probe.compare.documents import shared
 from halo_probe.compare.runs import Run, TaskRun
-from halo_probe.compare.tables import decay_differences, shared
 from halo_probe.compare.verdicts import (
     HaloCell,
     UnitsPair,

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from halo_probe.compare import tables
+from halo_probe.compare import answer_tables, attention_tables
 from halo_probe.compare.comparability import find_differences
+from halo_probe.compare.documents import adjusted
 from halo_probe.compare.evidence import COUNT, ECHO, group_models, judge
 from halo_probe.compare.runs import Run
 from halo_probe.compare.verdicts import Verdict
@@ -46,17 +47,17 @@ class Report:
     differences: tuple[str, ...]
     """What makes the runs incomparable: empty unless the comparison was forced."""
     verdicts: tuple[Verdict, ...]
-    scores: tuple[tables.ScoreRow, ...]
-    pairs: tuple[tables.PairRow, ...]
-    replies: tuple[tables.ReplyRow, ...]
-    attention: tuple[tables.AttentionRow, ...]
-    digits: tuple[tables.DigitRow, ...]
-    reliance: tuple[tables.RelianceRow, ...]
-    masks: tuple[tables.MaskRow, ...]
-    decays: tuple[tables.ChangeRow, ...]
-    contrasts: tuple[tables.ChangeRow, ...]
-    associations: tuple[tables.AssociationRow, ...]
-    scatters: tuple[tables.ScatterRow, ...]
+    scores: tuple[answer_tables.ScoreRow, ...]
+    pairs: tuple[answer_tables.PairRow, ...]
+    replies: tuple[answer_tables.ReplyRow, ...]
+    attention: tuple[attention_tables.AttentionRow, ...]
+    digits: tuple[answer_tables.DigitRow, ...]
+    reliance: tuple[attention_tables.RelianceRow, ...]
+    masks: tuple[answer_tables.MaskRow, ...]
+    decays: tuple[attention_tables.ChangeRow, ...]
+    contrasts: tuple[attention_tables.ChangeRow, ...]
+    associations: tuple[attention_tables.AssociationRow, ...]
+    scatters: tuple[attention_tables.ScatterRow, ...]
 
 
 def compare(runs: Sequence[Run]) -> Report:
@@ -76,38 +77,40 @@ def compare(runs: Sequence[Run]) -> Report:
     rows: defaultdict[str, list[Any]] = defaultdict(list)
     for task in names:
         taken = {run.label: run.tasks[task] for run in runs if task in run.tasks}
-        rows["scores"] += tables.score_rows(task, taken, draws_of=draws_of)
-        rows["pairs"] += tables.pair_rows(task, taken, draws_of=draws_of)
-        rows["replies"] += tables.reply_rows(task, taken)
-        rows["attention"] += tables.attention_rows(task, [run for run in runs if task in run.tasks], draws_of=draws_of)
-        rows["digits"] += tables.digit_rows(task, taken)
-        rows["reliance"] += tables.reliance_rows(task, taken, draws_of=draws_of)
-        rows["decays"] += tables.decay_rows(task, taken, draws_of=draws_of)
-        rows["associations"] += tables.association_rows(task, taken)
-        rows["scatters"] += tables.scatter_rows(
+        rows["scores"] += answer_tables.score_rows(task, taken, draws_of=draws_of)
+        rows["pairs"] += answer_tables.pair_rows(task, taken, draws_of=draws_of)
+        rows["replies"] += answer_tables.reply_rows(task, taken)
+        rows["attention"] += attention_tables.attention_rows(
+            task, [run for run in runs if task in run.tasks], draws_of=draws_of
+        )
+        rows["digits"] += answer_tables.digit_rows(task, taken)
+        rows["reliance"] += attention_tables.reliance_rows(task, taken, draws_of=draws_of)
+        rows["decays"] += attention_tables.decay_rows(task, taken, draws_of=draws_of)
+        rows["associations"] += attention_tables.association_rows(task, taken)
+        rows["scatters"] += attention_tables.scatter_rows(
             task, {label: ones[task] for label, ones in models.items() if task in ones}
         )
     run_models = {run.label: run.model for run in runs}
     for label, ones in models.items():
         others = [(run.intervention, run.tasks) for run in runs if run.intervention and run.model == run_models[label]]
-        rows["masks"] += tables.mask_rows(label, ones, others)
+        rows["masks"] += answer_tables.mask_rows(label, ones, others)
         if {COUNT, ECHO} <= ones.keys():
-            rows["contrasts"] += tables.contrast_rows(label, ones[COUNT], ones[ECHO], draws_of=draws_of)
+            rows["contrasts"] += attention_tables.contrast_rows(label, ones[COUNT], ones[ECHO], draws_of=draws_of)
     return Report(
         runs=tuple(map(run_row, runs)),
         left_out=tuple(dict.fromkeys(task for run in runs for task in run.left_out)),
         differences=find_differences(runs),
         verdicts=judge(runs, draws_of=draws_of),
         scores=tuple(rows["scores"]),
-        pairs=tables.adjusted(rows["pairs"], holm),
+        pairs=adjusted(rows["pairs"], holm),
         replies=tuple(rows["replies"]),
         attention=tuple(rows["attention"]),
         digits=tuple(rows["digits"]),
         reliance=tuple(rows["reliance"]),
         masks=tuple(rows["masks"]),
-        decays=tables.adjusted(rows["decays"], holm),
-        contrasts=tables.adjusted(rows["contrasts"], holm),
-        associations=tables.adjusted(rows["associations"], benjamini_hochberg),
+        decays=adjusted(rows["decays"], holm),
+        contrasts=adjusted(rows["contrasts"], holm),
+        associations=adjusted(rows["associations"], benjamini_hochberg),
         scatters=tuple(rows["scatters"]),
     )
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from halo_probe.compare.answer_tables import score_rows
 from halo_probe.compare.runs import ATTENTION_KEYS, SCORES, Run, read_run
-from halo_probe.compare.tables import score_rows
 from halo_probe.errors import UsageError
 from halo_probe.figures.style import plain_text
 from halo_probe.score.parts import SCORES_SCHEMA
@@ -34,7 +34,7 @@ class Frames:
     """Runs, as tables; a value is NaN where it is undefined or was not recorded."""
 
     summary: pd.DataFrame
-    """A row per task and run, then two constants: the columns of `halo_probe.compare.tables.ScoreRow`."""
+    """A row per task and run, then two constants: the columns of `halo_probe.compare.answer_tables.ScoreRow`."""
     documents: pd.DataFrame
     """A row per document: `DOCUMENT_COLUMNS`. `d1_step` and `d2_step` are the steps of the digits of the reply, the
     second one only where it is a token of its own; `layer` is the last one recorded, whose attention the keys hold."""

@@ -13,11 +13,12 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from halo_probe.compare.answer_tables import accuracy_p, score_rows
+from halo_probe.compare.attention_tables import contrast_rows, reliance_rows
 from halo_probe.compare.comparability import find_differences
 from halo_probe.compare.evidence import COUNT, ECHO, WIDE, group_models
 from halo_probe.compare.report import run_row
 from halo_probe.compare.runs import Run, TaskRun, read_run
-from halo_probe.compare.tables import accuracy_p, contrast_rows, reliance_rows, score_rows
 from halo_probe.errors import UsageError
 from halo_probe.statistics.intervals import DrawsOf, Interval, remember_draws
 from halo_probe.statistics.multiplicity import holm

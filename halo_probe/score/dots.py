@@ -48,9 +48,10 @@ def find_dots(signature: Mapping[str, Any], configs: Mapping[str, Any]) -> dict[
 
 
 def _described(seen: SetSeen) -> Iterable[Mapping[str, Any]]:
-    """The `DOTS_COLUMNS` of the rows of a set; those of a set as released are drawn, which is faster than to load it."""
+    """The `DOTS_COLUMNS` of the rows of a set; those of a released set are drawn, faster than they load."""
     if seen.content_sha256 != CONTENT_SHA256.get(seen.name):
-        return load_seen(seen).select_columns(list(DOTS_COLUMNS))
+        loaded: Iterable[Mapping[str, Any]] = load_seen(seen).select_columns(list(DOTS_COLUMNS))
+        return loaded
     spec = SETS[seen.name]
     same = {"radius": spec.radius, "width": spec.size, "height": spec.size}
     return ({"centers": draw_sample(spec, index).centers, **same} for index in range(spec.n))

@@ -1,0 +1,256 @@
+"""The tables of a comparison that are about the answers of runs: what each scored, and how they differ.
+
+Every row is a plain record; a value is NaN where it is undefined on these documents. Intervals are at 95 %. The
+functions leave `p_adjusted` undefined: it is over all rows of a table, and `adjusted` fills it in.
+
+Source: the measurement specification, sections 4, 5 and 10.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from halo_probe.compare.documents import UNDEFINED, interval_of, shared
+from halo_probe.compare.runs import TaskRun
+from halo_probe.statistics.intervals import (
+    DrawsOf,
+    Floats,
+    Interval,
+    bootstrap_p,
+    drawn_means,
+    percentile_interval,
+    wilson_interval,
+)
+from halo_probe.statistics.paired import mcnemar
+from lmms_eval_tasks import counting
+
+MASKS = ("top30", "random30", "bottom30")
+"""The interventions that hide 30 % of the image tokens."""
+
+# Counts that are listed.
+_FREQUENT = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """How a run counts in a task; a row of constants is what always giving one answer scores."""
+
+    task: str
+    run: str
+    n: int
+    accuracy: float
+    accuracy_interval: Interval
+    answered: float
+    mbe: float
+    mbe_interval: Interval
+    mbe_bounds: Interval
+    """`mbe_lo` and `mbe_hi`."""
+    mae: float
+    mae_interval: Interval
+    slope: float
+    slope_r: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplyRow:
+    """What a run replies: on blank images, its prior."""
+
+    task: str
+    run: str
+    n: int
+    most_frequent: float
+    """The count that is replied most often, the smallest where tied; NaN where no reply gives one."""
+    share: float
+    """Of the documents that get it."""
+    distinct: int
+    """Number of different counts."""
+    entropy: float
+    """Of the counts, in bits: 0 where there is one."""
+    counts: str
+    """The most frequent, each with its share."""
+    statuses: str
+    """Of all replies as the parser read them, each with its number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitRow:
+    """How the digits of the replies of a probed run fall on tokens: numbers of documents."""
+
+    task: str
+    run: str
+    split: int
+    merged: int
+    single: int
+    not_found: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRow:
+    """Two runs on the same documents: second minus first."""
+
+    task: str
+    first: str
+    second: str
+    measure: str
+    n: int
+    difference: float
+    difference_interval: Interval
+    p: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRow:
+    """Accuracy with 30 % of the image tokens hidden: those with the most attention, beside the two controls."""
+
+    task: str
+    run: str
+    """The plain run of the model."""
+    where: str
+    """Steps and layers."""
+    plain: float
+    top30: float
+    random30: float
+    bottom30: float
+
+
+def score_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) -> Iterator[ScoreRow]:
+    """The scores of each run on a task, then those of two constants: the most frequent and the median true count."""
+    for label, one in taken.items():
+        true, predicted = one.counts.tolist(), _counts(one.predicted)
+        draws, e = draws_of(one.counts), one.predicted - one.counts
+        slope = counting.count_slope(true, predicted)
+        yield ScoreRow(
+            task=task,
+            run=label,
+            n=len(true),
+            accuracy=float(one.correct.mean()),
+            accuracy_interval=wilson_interval(int(one.correct.sum()), len(true)),
+            answered=counting.answered(true, predicted),
+            mbe=_value(counting.mbe(true, predicted)),
+            mbe_interval=interval_of(e, draws),
+            mbe_bounds=(counting.mbe_lo(true, predicted), counting.mbe_hi(true, predicted)),
+            mae=_value(counting.mae(true, predicted)),
+            mae_interval=interval_of(np.abs(e), draws),
+            slope=np.nan if slope is None else slope.slope,
+            slope_r=np.nan if slope is None else _value(slope.r),
+        )
+    true = next(iter(taken.values())).counts.tolist()
+    for answer in dict.fromkeys((max(sorted(set(true)), key=true.count), sorted(true)[len(true) // 2])):
+        constant = counting.constant_baseline(true, answer)
+        yield ScoreRow(
+            task=task,
+            run=f"always {answer}",
+            n=len(true),
+            accuracy=constant.accuracy,
+            accuracy_interval=UNDEFINED,
+            answered=1.0,
+            mbe=constant.mbe,
+            mbe_interval=UNDEFINED,
+            mbe_bounds=(constant.mbe, constant.mbe),
+            mae=constant.mae,
+            mae_interval=UNDEFINED,
+            slope=0.0,
+            slope_r=np.nan,
+        )
+
+
+def reply_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[ReplyRow]:
+    """What each run replies, as the parser read it."""
+    for label, one in taken.items():
+        n = one.counts.size
+        counts = Counter(int(value) for value in one.predicted[~np.isnan(one.predicted)])
+        # The most frequent first, the smallest where tied.
+        frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        statuses = Counter(row.get("status", "") for row in one.samples)
+        yield ReplyRow(
+            task=task,
+            run=label,
+            n=n,
+            most_frequent=frequent[0][0] if frequent else np.nan,
+            share=frequent[0][1] / n if frequent else np.nan,
+            distinct=len(counts),
+            entropy=float(stats.entropy(list(counts.values()), base=2)) if counts else np.nan,
+            counts=", ".join(f"{count}: {number / n:.0%}" for count, number in frequent[:_FREQUENT]),
+            statuses=", ".join(f"{status}: {number}" for status, number in statuses.most_common() if status),
+        )
+
+
+def digit_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[DigitRow]:
+    """The statuses of the digits of each probed run."""
+    for label, one in taken.items():
+        if one.digit_status:
+            numbers = {status: one.digit_status.get(status, 0) for status in ("split", "merged", "single", "not_found")}
+            yield DigitRow(task=task, run=label, **numbers)
+
+
+def pair_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) -> Iterator[PairRow]:
+    """All pairs of runs on a task, on the documents of both."""
+    for (first, a), (second, b) in combinations(taken.items(), 2):
+        mine, theirs = shared(a, b)
+        if not mine.size:
+            continue
+        draws = draws_of(a.counts[mine])
+        right_a, right_b = a.correct[mine], b.correct[theirs]
+        p = accuracy_p(a, b)
+        e_a, e_b = (a.predicted - a.counts)[mine], (b.predicted - b.counts)[theirs]
+        sides: dict[str, tuple[Floats, Floats]] = {
+            "accuracy": (right_a.astype(np.float64), right_b.astype(np.float64)),
+            "mbe": (e_a, e_b),
+            "mae": (np.abs(e_a), np.abs(e_b)),
+        }
+        for measure, (x, y) in sides.items():
+            if np.isnan(x).all() or np.isnan(y).all():
+                continue
+            drawn = drawn_means(y, draws) - drawn_means(x, draws)
+            yield PairRow(
+                task=task,
+                first=first,
+                second=second,
+                measure=measure,
+                n=mine.size,
+                difference=float(np.nanmean(y) - np.nanmean(x)),
+                difference_interval=percentile_interval(drawn),
+                p=p if measure == "accuracy" else bootstrap_p(drawn),
+                p_adjusted=np.nan,
+            )
+
+
+def mask_rows(
+    run: str, plain: Mapping[str, TaskRun], masked: Sequence[tuple[Mapping[str, Any], Mapping[str, TaskRun]]]
+) -> Iterator[MaskRow]:
+    """A model's accuracy without and with masks; NaN where one was not run.
+
+    Args:
+        run: Label of the plain run.
+        plain: Its tasks.
+        masked: Intervention and tasks of each other run of the model.
+    """
+    accuracies: dict[tuple[str, str], dict[str, float]] = {}
+    for did, tasks in masked:
+        for task, one in tasks.items() if did["name"] in MASKS else ():
+            where = f"steps {did['steps']}, layers {did['layers']}"
+            accuracies.setdefault((task, where), {})[did["name"]] = float(one.correct.mean())
+    for (task, where), found in accuracies.items():
+        whole = float(plain[task].correct.mean()) if task in plain else np.nan
+        yield MaskRow(task=task, run=run, where=where, plain=whole, **{name: found.get(name, np.nan) for name in MASKS})
+
+
+def accuracy_p(a: TaskRun, b: TaskRun) -> float:
+    """Exact McNemar p-value that two runs are right equally often, on the documents of both."""
+    mine, theirs = shared(a, b)
+    right_a, right_b = a.correct[mine], b.correct[theirs]
+    return mcnemar(int((right_a & ~right_b).sum()), int((~right_a & right_b).sum()))
+
+
+def _counts(predicted: Floats) -> list[int | None]:
+    return [None if np.isnan(value) else int(value) for value in predicted]
+
+
+def _value(value: float | None) -> float:
+    return np.nan if value is None else value
