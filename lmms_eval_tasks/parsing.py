@@ -99,7 +99,7 @@ def _spelled_pattern() -> re.Pattern[str]:
 _SPELLED = _spelled_pattern()
 
 # The patterns below read the skeleton of a reply: its text with every number replaced by "#".
-_RANGE = re.compile(r"#\s*+(?:[-‐‑–—−~]|to\b|or\b)\s*+#|\bbetween\s++#\s++and\s++#")
+_RANGE = re.compile(r"#(?:\s*+(?:[-‐‑–—−~]|to\b|or\b)\s*+#)++|\bbetween\s++#\s++and\s++#")
 _BOUND = re.compile(
     r"\b(?:at least|at most|(?:more|less|fewer|greater) than|up to|(?:min|max)imum of)\s++#"
     r"|#\s++or\s++(?:more|less|fewer)\b"
@@ -161,12 +161,15 @@ def normalise(reply: str) -> str:
     """A reply in lower case, normalised as section 3 says: without thoughts, markup and dimensions, trimmed."""
     text = _THOUSANDS_SPACE.sub(",", _shortened(reply))
     text = text.translate({ord(char): _fold(char) for char in set(text) if not char.isascii()}).lower()
-    return _DIMENSIONS.sub(" ", _without_thoughts(text).translate(_DECORATION)).strip()
+    # Shortened again: a character may have become many.
+    return _DIMENSIONS.sub(" ", _without_thoughts(_shortened(text)).translate(_DECORATION)).strip()
 
 
 def _without_thoughts(text: str) -> str:
+    """Without thoughts; one that nothing in the text has opened was opened by the prompt, and begins with the text."""
     *thoughtful, rest = text.split("</think>")
-    return "".join(part.partition("<think>")[0] for part in thoughtful) + rest
+    parts = (part.partition("<think>") for part in thoughtful)
+    return "".join(before for before, opening, _ in parts if opening) + rest
 
 
 def _shortened(reply: str) -> str:

@@ -34,10 +34,10 @@ FRESH_SEED = 20_261_120
 """Of no published set and of no training."""
 VARIANTS = ("counts", "takeover")
 LEAST_ACCURACY = 0.9
-LEAST_ECHOED = 6
+LEAST_ECHOED = 7
 """Of 8."""
-LEAST_READ = 4
-"""Of 16: it reads about half, where a guess reads one in ninety."""
+LEAST_READ = 12
+"""Of 16, where a guess reads one in ninety."""
 MOST_BYTES = 8_000_000
 
 
@@ -142,7 +142,7 @@ def test_it_counts_most_fresh_images_and_writes_one_digit_at_a_time(models, proc
     assert right / 64 >= LEAST_ACCURACY
 
 
-def test_it_repeats_most_numbers_and_reads_many(models, processor):
+def test_it_repeats_and_reads_most_numbers(models, processor):
     images, _ = fresh("halo_count", 8)
     numbers = [str(number) for number in (10, 13, 16, 27, 45, 68, 82, 99)]
     echoed = answer(models["counts"], processor, images, [ECHO_QUESTION.format(n=number) for number in numbers])

@@ -52,6 +52,8 @@ FIRST = {
     " \n** ": (None, "empty", None),
     "<think>1, 2, 3</think>": (None, "empty", None),
     "<think>1, 2</think>12<think>3</think>": (12, "ok", 12),
+    "I count 12</think>13": (13, "ok", 13),  # the prompt has opened the thought
+    "I count 12</think>13</think>14": (14, "ok", 14),
     "1\u202f024": (1024, "ok", 1024),
     "1\u00a0024 dots": (1024, "ok", 1024),
     "1\u202f02": (None, "multi", 1),
@@ -114,6 +116,8 @@ FINAL = {
     "Answer: 6. Check: \\boxed{7}, from 3 + 4": (7, "ok", 7),
     "\\boxed{6}? No. Answer: 7": (7, "ok", 7),
     "Row 1: 3\nAnswer: 10-12": (None, "range", 10),
+    "10 or 11 or 12": (None, "range", 10),
+    "6 or 7 or 8 dots. The last row: 8": (8, "fallback_last", 8),
     "Rows 1-3 hold 4 each. Answer: 12": (12, "ok", 12),
     "Row 1: 3, so at least 12": (None, "bound", 12),
     "Row 1: 3. Answer: 12.5": (None, "non_integer", None),
