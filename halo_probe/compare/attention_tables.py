@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from halo_probe.compare.documents import UNDEFINED, interval_of, mean_of, shared
+from halo_probe.compare.documents import UNDEFINED, find_mispairing, interval_of, mean_of, shared
 from halo_probe.compare.runs import ATTENTION_KEYS, MEASURES, Run, TaskRun
 from halo_probe.metrics.reliability import associate
 from halo_probe.statistics.information import digit_use
@@ -211,9 +211,14 @@ def decay(one: TaskRun, measure: str) -> Floats:
 
 
 def decay_differences(count: TaskRun, echo: TaskRun, measure: str) -> Floats:
-    """Decay when counting minus decay when echoing, (n,) for the n documents of `count`; NaN where one is missing."""
-    mine, theirs = shared(count, echo)
+    """Decay when counting minus decay when echoing, (n,) for the n documents of `count`.
+
+    NaN where one is missing, and for all documents where the two tasks cannot be paired.
+    """
     differences = np.full(count.counts.size, np.nan)
+    if find_mispairing(count, echo):
+        return differences
+    mine, theirs = shared(count, echo)
     differences[mine] = decay(count, measure)[mine] - decay(echo, measure)[theirs]
     return differences
 

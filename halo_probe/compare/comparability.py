@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from halo_probe.compare.documents import find_mispairing
+from halo_probe.compare.evidence import PAIRED_TASKS, group_models
 from halo_probe.compare.runs import Run
 from halo_probe.errors import UsageError
 
@@ -9,7 +11,8 @@ from halo_probe.errors import UsageError
 def find_differences(runs: Sequence[Run]) -> tuple[str, ...]:
     """What makes the runs incomparable, a line for each field of a task that differs from the first run with that task.
 
-    A field that one of the two does not state, as a run without the probe states no hashes, is passed over.
+    Another line for what keeps two tasks of a model from being paired. A field that one of the two does not state, as a
+    run without the probe states no hashes, is passed over.
     """
     return tuple(_differences(runs))
 
@@ -34,3 +37,7 @@ def _differences(runs: Sequence[Run]) -> Iterator[str]:
                 value = other.tasks[task].fields[field]
                 if value is not None and expected is not None and value != expected:
                     yield f"{task}: the {field} differs: {expected} in {first.label}, {value} in {other.label}"
+    for label, tasks in group_models(runs).items():
+        for one, two in PAIRED_TASKS:
+            if {one, two} <= tasks.keys() and (field := find_mispairing(tasks[one], tasks[two])):
+                yield f"{one} and {two} of the model of {label}: the {field} differs, so they are not paired"

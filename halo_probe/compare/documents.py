@@ -24,6 +24,22 @@ def shared(a: TaskRun, b: TaskRun) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.array(mine, dtype=np.intp), np.array(theirs, dtype=np.intp)
 
 
+def find_mispairing(a: TaskRun, b: TaskRun) -> str:
+    """What keeps two tasks from being paired by the ids of their documents; empty where nothing does.
+
+    It is the name of a field that differs, of those that do not depend on the question: the true counts, the data and
+    the system prompt. A field that one of the two does not state is passed over.
+    """
+    mine, theirs = shared(a, b)
+    if (a.counts[mine] != b.counts[theirs]).any():
+        return "true count of a document"
+    for field in ("data hash", "system prompt"):
+        stated = [one.fields[field] for one in (a, b) if one.fields[field] is not None]
+        if len(stated) > 1 and stated[0] != stated[1]:
+            return field
+    return ""
+
+
 def adjusted(rows: Sequence[Row], method: Callable[[Sequence[float]], NDArray[np.float64]]) -> tuple[Row, ...]:
     """The rows with the p-values of all of them adjusted as one family; an undefined one is no member of it."""
     values = iter(method([row.p for row in rows if not np.isnan(row.p)]).tolist())

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from halo_probe.compare.attention_tables import decay_differences
-from halo_probe.compare.documents import shared
+from halo_probe.compare.documents import find_mispairing, shared
 from halo_probe.compare.runs import Run, TaskRun
 from halo_probe.compare.verdicts import (
     HaloCell,
@@ -19,6 +19,8 @@ from halo_probe.compare.verdicts import (
 from halo_probe.statistics.intervals import DrawsOf, Floats
 
 COUNT, ECHO, WIDE, REVERSED = "halo_count", "halo_echo", "halo_count_wide", "halo_count_rev"
+PAIRED_TASKS = ((COUNT, ECHO), (WIDE, REVERSED))
+"""Different questions on the same images, which evidence pairs by document."""
 
 
 def group_models(runs: Sequence[Run]) -> dict[str, Mapping[str, TaskRun]]:
@@ -81,7 +83,7 @@ def _wide_replies(wide: TaskRun, draws_of: DrawsOf) -> WideReplies:
 
 
 def _units_pair(before: TaskRun | None, after: TaskRun | None, *, draws_of: DrawsOf) -> UnitsPair | None:
-    if before is None or after is None:
+    if before is None or after is None or find_mispairing(before, after):
         return None
     mine, theirs = shared(before, after)
     if not mine.size:

@@ -64,14 +64,12 @@ def compare(runs: Sequence[Run]) -> Report:
     """Compare runs, of one model or several, comparable or not.
 
     Raises:
-        UsageError: If no run has a counting task, or two have the same label.
+        UsageError: If no run has a counting task.
     """
     names = tuple(dict.fromkeys(task for run in runs for task in run.tasks))
-    labels = [run.label for run in runs]
     if not names:
-        raise UsageError(f"{', '.join(labels)}: no counting task; evaluate halo_count or another task of this package.")
-    if len(set(labels)) < len(labels):
-        raise UsageError(f"{', '.join(labels)}: a run is named twice; name each once.")
+        labels = ", ".join(run.label for run in runs)
+        raise UsageError(f"{labels}: no counting task; evaluate halo_count or another task of this package.")
     models = group_models(runs)
     draws_of = remember_draws()
     rows: defaultdict[str, list[Any]] = defaultdict(list)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,20 @@ _RESULTS = "_results.json"
 # What lmms-eval's models call the argument that says which model.
 _NAMES = ("pretrained", "model", "model_version", "model_name", "checkpoint")
 _PARTS = {"config", "configs", "n-samples", "versions"}
+# As in halo_probe.score.run: what the scores are of.
+_STATE_KEY = b"halo_scores"
+# What the probe leaves in a sample.
+_RECORDED = {
+    "digit_status": str,
+    "digit_steps": list,
+    "reliance": str,
+    "true_digits": str,
+    "digit_probabilities": list,
+}
+_NUMBER = int | float
+_KINDS = {dict: "object", list: "list", str: "text", _NUMBER: "number"}
+# Characters of what is damaged.
+_SHOWN = 40
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,6 +132,19 @@ class Run:
         return str(next(filter(None, names), self.model["base"]))
 
 
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read several runs; see `read_run`.
+
+    Raises:
+        UsageError: If one cannot be read, or is named twice, however its path is written.
+    """
+    files = [_results_file(path).resolve() for path in paths]
+    for place, file in enumerate(files):
+        if file in files[:place]:
+            raise UsageError(f"{paths[place]}: is named twice; name each run once.")
+    return [read_run(path) for path in paths]
+
+
 def read_run(path: Path) -> Run:
     """Read a run.
 
@@ -124,15 +152,16 @@ def read_run(path: Path) -> Run:
         path: The `--output_path` of lmms-eval with one results file, or that file.
 
     Raises:
-        UsageError: If there is no run, more than one, half of one, or one without samples.
+        UsageError: If there is no run, more than one, half of one, or one without samples; if its spatial scores are of
+            an earlier state of it.
     """
     file = _results_file(path)
     folder = _folder_of(file, path)
     results = _load(file)
     signature = results.get("halo", {}).get("signature", {})
     config = results["config"]
-    samples = {task: _read_samples(file, results, task) for task in results["configs"]}
-    scores = _read_scores(folder / SCORES)
+    samples = {task: _read_samples(_samples_file(file, task), results, task) for task in results["configs"]}
+    scores = _read_scores(folder, signature)
     return Run(
         label=str(path),
         folder=folder,
@@ -142,7 +171,12 @@ def read_run(path: Path) -> Run:
         layers=tuple(signature.get("recorded_layers", ())),
         grid=_first_grid(folder / "halo"),
         tasks={
-            task: _task_run(rows, fields=_fields(results, signature, task, rows), scores=scores.get(task, {}))
+            task: _task_run(
+                rows,
+                fields=_fields(results, signature, task, rows),
+                scores=scores.get(task, {}),
+                path=_samples_file(file, task),
+            )
             for task, rows in samples.items()
             if all(map(_is_counted, rows))
         },
@@ -179,7 +213,33 @@ def _load(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: cannot be read, or only half of it ({error}); run the evaluation again.") from None
     if not isinstance(results, dict) or not results.keys() >= _PARTS:
         raise UsageError(f"{file}: is no results file of lmms-eval; give its --output_path.")
+    halo = _require(results.get("halo", {}), dict, file, "halo")
+    signature = _require(halo.get("signature", {}), dict, file, "the signature")
+    _require(halo.get("failures", []), list, file, "failures")
+    for name in ("model", "intervention"):
+        _require(signature.get(name) or {}, dict, file, f"the signature's {name}")
+    for layer in _require(signature.get("recorded_layers", []), list, file, "the signature's recorded_layers"):
+        if not _require(layer, dict, file, "a recorded layer").keys() >= {"index", "type"}:
+            raise _damaged(file, "a recorded layer has no index and type")
+    tasks = _require(signature.get("tasks", {}), dict, file, "the signature's tasks")
+    for name in _PARTS:
+        _require(results[name], dict, file, name)
+    if not signature.get("model") and not results["config"].keys() >= {"model", "model_args"}:
+        raise _damaged(file, "config has no model and model_args")
+    for task, fields in (*results["configs"].items(), *results["n-samples"].items(), *tasks.items()):
+        _require(fields, dict, file, f"what it says of {task}")
     return results
+
+
+def _require(value: Any, kind: type | UnionType, path: Path, what: str) -> Any:
+    """The value, where it is of the kind that a whole run has there."""
+    if not isinstance(value, kind):
+        raise _damaged(path, f"{what} is {json.dumps(value)[:_SHOWN]}, no {_KINDS[kind]}")
+    return value
+
+
+def _damaged(path: Path, why: object) -> UsageError:
+    return UsageError(f"{path}: is damaged ({why}); run the evaluation again.")
 
 
 def _is_counted(row: Mapping[str, Any]) -> bool:
@@ -191,20 +251,26 @@ def _is_counted(row: Mapping[str, Any]) -> bool:
     )
 
 
-def _read_samples(file: Path, results: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
-    path = file.with_name(f"{file.name.removesuffix(_RESULTS)}_samples_{task}.jsonl")
+def _samples_file(file: Path, task: str) -> Path:
+    return file.with_name(f"{file.name.removesuffix(_RESULTS)}_samples_{task}.jsonl")
+
+
+def _read_samples(path: Path, results: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
     if not path.exists():
         raise UsageError(f"{path}: is missing; run the evaluation again with --log_samples.")
-    # Not splitlines: a reply may hold other line breaks, which lmms-eval writes as they are.
-    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+    try:
+        # Not splitlines: a reply may hold other line breaks, which lmms-eval writes as they are.
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (ValueError, OSError) as error:
+        raise _damaged(path, error) from None
     expected = results["n-samples"].get(task, {}).get("effective")
     if not lines or len(lines) != expected:
         raise UsageError(f"{path}: has {len(lines)} documents instead of {expected}; run the evaluation again.")
     try:
-        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lines]
     except ValueError as error:
-        raise UsageError(f"{path}: is damaged ({error}); run the evaluation again.") from None
-    return rows
+        raise _damaged(path, error) from None
+    return [_require(row, dict, path, "a document") for row in rows]
 
 
 def _fields(
@@ -216,17 +282,18 @@ def _fields(
         "data hash": signed.get("dataset_sha256"),
         "prompt hash": signed.get("prompt_sha256"),
         "number of documents": len(rows),
-        "documents": _sha256(sorted((row["id"], row["count"]) for row in rows)),
-        "questions": _sha256(sorted((row["id"], row.get("input", "")) for row in rows)),
-        "system prompt": results.get("system_instruction"),
-        "generation settings": config.get("generation_kwargs"),
-        "examples in the prompt": config.get("num_fewshot"),
+        "set of documents": _sha256(sorted((row["id"], row["count"]) for row in rows)),
+        "set of questions": _sha256(sorted((row["id"], row.get("input", "")) for row in rows)),
+        "system prompt": results["system_instruction"] or "none" if "system_instruction" in results else None,
+        "generation configuration": config.get("generation_kwargs"),
+        "number of examples in the prompt": config.get("num_fewshot"),
     }
 
 
-def _task_run(rows: Sequence[Mapping[str, Any]], *, fields: Mapping[str, Any], scores: Mapping[Any, Any]) -> TaskRun:
-    token_counts = [(row.get("token_counts") or [None])[0] or {} for row in rows]
-    probed = [counts.get("halo", {}) for counts in token_counts]
+def _task_run(
+    rows: Sequence[Mapping[str, Any]], *, fields: Mapping[str, Any], scores: Mapping[Any, Any], path: Path
+) -> TaskRun:
+    probed = [_recorded(row, path) for row in rows]
     statuses = [halo["digit_status"] for halo in probed if "digit_status" in halo]
     first_steps = [(halo.get("digit_steps") or [None])[0] for halo in probed]
     reliance = [halo["reliance"] for halo in probed if "reliance" in halo]
@@ -235,11 +302,11 @@ def _task_run(rows: Sequence[Mapping[str, Any]], *, fields: Mapping[str, Any], s
         counts=np.array([row["count"] for row in rows], dtype=np.int64),
         predicted=document_values([row["predicted"] for row in rows]),
         correct=np.array([row["accuracy"] for row in rows]) == 1,
-        attention=_values(rows, ATTENTION_KEYS),
+        attention=_values(rows, ATTENTION_KEYS, path),
         digit_status={status: statuses.count(status) for status in dict.fromkeys(statuses)},
-        probabilities=_probabilities(probed),
-        true_digits=tuple(halo.get("true_digits", "") for halo in probed),
-        reliance=_values(rows, RELIANCE_KEYS),
+        probabilities=_probabilities(probed, path),
+        true_digits=tuple(halo.get("true_digits") or "" for halo in probed),
+        reliance=_values(rows, RELIANCE_KEYS, path),
         reliance_status={status: reliance.count(status) for status in dict.fromkeys(reliance)},
         null_scores={
             key: document_values(
@@ -252,24 +319,41 @@ def _task_run(rows: Sequence[Mapping[str, Any]], *, fields: Mapping[str, Any], s
     )
 
 
-def _values(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Floats]:
+def _recorded(row: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """What the probe recorded of a document; empty without it."""
+    first = (_require(row.get("token_counts") or [], list, path, "token_counts") or [None])[0]
+    counted = _require(first or {}, dict, path, "token_counts")
+    halo: dict[str, Any] = _require(counted.get("halo", {}), dict, path, "halo")
+    for name, kind in _RECORDED.items():
+        if halo.get(name) is not None:
+            _require(halo[name], kind, path, name)
+    return halo
+
+
+def _values(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> dict[str, Floats]:
     """Those of the metrics that any document has a value of."""
-    return {
-        key: document_values([row.get(key) for row in rows])
-        for key in keys
-        if any(row.get(key) is not None for row in rows)
-    }
+    found = {}
+    for key in keys:
+        given = [row.get(key) for row in rows]
+        values = document_values([None if one is None else _require(one, _NUMBER, path, key) for one in given])
+        if not np.isnan(values).all():
+            found[key] = values
+    return found
 
 
-def _probabilities(probed: Sequence[Mapping[str, Any]]) -> Floats | None:
+def _probabilities(probed: Sequence[Mapping[str, Any]], path: Path) -> Floats | None:
     found = [halo.get("digit_probabilities") or [] for halo in probed]
-    alike = len({tuple(map(len, digits)) for digits in found}) == 1
-    return np.array(found, dtype=np.float64) if alike and found[0] else None
+    lengths = {tuple(len(_require(digit, list, path, "digit_probabilities")) for digit in digits) for digits in found}
+    try:
+        return np.array(found, dtype=np.float64) if len(lengths) == 1 and found[0] else None
+    except (TypeError, ValueError):
+        raise _damaged(path, "digit_probabilities are no numbers") from None
 
 
-def _read_scores(path: Path) -> dict[str, dict[str, dict[tuple[int, int], float]]]:
-    """The z-scores by task, key, and document and step, at the last layer scored."""
-    if not path.exists():
+def _read_scores(folder: Path, signature: Mapping[str, Any]) -> dict[str, dict[str, dict[tuple[int, int], float]]]:
+    """The z-scores by task, key, and document and step, at the last layer scored; none of a run without the probe."""
+    path = folder / SCORES
+    if not path.exists() or not signature:
         return {}
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -278,9 +362,17 @@ def _read_scores(path: Path) -> dict[str, dict[str, dict[tuple[int, int], float]
     wanted = ["task", "doc_id", "repeat", "call", "step", "layer", *columns]
     try:
         # The samples hold the first reply of a document.
-        rows = pq.read_table(path, columns=wanted, filters=[("repeat", "==", 0), ("call", "==", 0)]).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); score the run again.") from None
+        first = [("repeat", "==", 0), ("call", "==", 0)]
+        rows = pq.read_table(path, columns=wanted, filters=first, page_checksum_verification=True).to_pylist()
+        state = (pq.read_schema(path).metadata or {}).get(_STATE_KEY)
+        stale = state is not None and _is_stale(json.loads(state), folder, signature)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise UsageError(f"{path}: cannot be read ({why}); score the run again: halo-probe score {folder}") from None
+    if stale:
+        raise UsageError(
+            f"{path}: is of other maps than the run has now; score it again: halo-probe score {folder} --null"
+        )
     last = max((row["layer"] for row in rows), default=0)
     scores: dict[str, dict[str, dict[tuple[int, int], float]]] = {}
     for row in rows:
@@ -291,19 +383,33 @@ def _read_scores(path: Path) -> dict[str, dict[str, dict[tuple[int, int], float]
     return scores
 
 
+def _is_stale(state: Any, folder: Path, signature: Mapping[str, Any]) -> bool:
+    """Whether scores are of other maps than those in the folder, or, where these were removed, of another run."""
+    parts = {part.name: part.stat().st_size for part in (folder / "halo").glob("part-*.parquet")}
+    return bool(state.get("signature") != _sha256(signature) or (parts and state.get("parts") != parts))
+
+
 def _first_grid(folder: Path) -> tuple[tuple[int, int], ...]:
+    """The grid of the first document with an image; a part of documents without one has no rows."""
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
         return ()
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        batch = next(pq.ParquetFile(parts[0]).iter_batches(batch_size=1, columns=["grid"]))
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{parts[0]}: cannot be read ({error}); run the evaluation again.") from None
-    return tuple((rows, columns) for rows, columns in batch.column(0)[0].as_py())
+    for part in parts:
+        try:
+            file = pq.ParquetFile(part, page_checksum_verification=True)
+            batch = next(file.iter_batches(batch_size=1, columns=["grid"]), None)
+            if batch is not None and batch.num_rows:
+                return tuple((rows, columns) for rows, columns in batch["grid"][0].as_py())
+        except (pa.ArrowException, OSError) as error:
+            why = str(error).partition("\n")[0]
+            raise UsageError(f"{part}: cannot be read ({why}); run the evaluation again.") from None
+        except (KeyError, TypeError, ValueError):
+            raise _damaged(part, "a row has no grid") from None
+    return ()
 
 
 def _sha256(value: Any) -> str:
-    return sha256(json.dumps(value).encode()).hexdigest()
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,10 @@
 A rule is a list of demands. A demand is met where the evidence shows it, failed where it shows the opposite, and open
 where it is missing or too little. A rule is supported when all its demands are met, refuted when one has failed, and
 else not decided. Each demand of a model's rule is judged two-sided at the level .05 / (number of demands), so that a
-wrong verdict of either kind has a chance of at most .05 whatever the number of demands.
+wrong verdict of either kind has a chance of at most .05 whatever the number of demands, as far as the bootstrap keeps
+its level. It does not where documents are few, for its intervals are then too narrow, that of one has no width: below
+`LEAST_DOCUMENTS` with a value a demand is open. A cell of the Halo has to show both of its metrics, each judged at .05;
+there is no adjustment for the number of families and layouts.
 
 Source: the measurement specification, section 11. It leaves open what "small errors" and "recovers" are and when a
 demand has failed: the constants here say so.
@@ -19,11 +22,13 @@ from numpy.typing import NDArray
 
 from halo_probe.statistics.information import digit_use
 from halo_probe.statistics.intervals import (
+    LEAST_STRATUM,
     Floats,
     Interval,
     drawn_means,
     drawn_slopes,
     percentile_interval,
+    wilson_interval,
 )
 from halo_probe.statistics.paired import mcnemar, signed_rank
 
@@ -41,6 +46,8 @@ LEAST_GAIN = 0.05
 LEAST_Z = 0.2
 """A mean z-score against the null that is surely smaller than this is no halo."""
 LEAST_LAYOUTS = LEAST_FAMILIES = 2
+LEAST_DOCUMENTS = LEAST_STRATUM
+"""A demand on fewer documents with a value is open."""
 
 Outcome = Literal["met", "failed", "open"]
 Conclusion = Literal["supported", "refuted", "not decided"]
@@ -160,24 +167,37 @@ def noisy_magnitude(subject: str, *, wide: WideReplies | None) -> Verdict:
         wide: Replies to `halo_count_wide`.
     """
     level = 1 - LEVEL / 3
-    slope = error = None
+    n, slope, error = 0, None, None
     needs = "the task halo_count_wide"
-    if wide is not None and np.isnan(wide.predicted).all():
-        needs = "replies of halo_count_wide that give a count"
-    elif wide is not None:
-        slope = percentile_interval(drawn_slopes(wide.counts, wide.predicted, wide.draws), level=level)
-        relative = np.abs(wide.predicted - wide.counts) / wide.counts
-        error = percentile_interval(drawn_means(relative, wide.draws), level=level)
+    if wide is not None:
+        answered = ~np.isnan(wide.predicted)
+        n = int(answered.sum())
+        needs = "" if n else "replies of halo_count_wide that give a count"
+        if n >= LEAST_DOCUMENTS:
+            relative = np.abs(wide.predicted - wide.counts) / wide.counts
+            error = percentile_interval(drawn_means(relative, wide.draws), level=level)
+            if np.unique(wide.counts[answered]).size > 1:
+                slope = percentile_interval(drawn_slopes(wide.counts, wide.predicted, wide.draws), level=level)
+            else:
+                needs = "replies of halo_count_wide to more than one true count"
     return _conclude(
         "Noisy magnitude estimation",
         subject,
         (
             _units_use(wide, MAGNITUDE_USE, above=True, level=level),
             _bounded(
-                f"the count slope is at least {MAGNITUDE_SLOPE:.2f}", slope, MAGNITUDE_SLOPE, above=True, needs=needs
+                f"the count slope is at least {MAGNITUDE_SLOPE:.2f}",
+                (n, slope),
+                MAGNITUDE_SLOPE,
+                above=True,
+                needs=needs,
             ),
             _bounded(
-                f"the mean relative error is at most {SMALL_ERROR:.2f}", error, SMALL_ERROR, above=False, needs=needs
+                f"the mean relative error is at most {SMALL_ERROR:.2f}",
+                (n, error),
+                SMALL_ERROR,
+                above=False,
+                needs=needs,
             ),
         ),
     )
@@ -238,15 +258,16 @@ def _demand(text: str, outcome: Outcome, numbers: Mapping[str, float], *, needs:
     return Demand(text=text, outcome=outcome, numbers=numbers, needs=wanted if outcome == "open" else "")
 
 
-def _bounded(text: str, interval: Interval | None, bound: float, *, above: bool, needs: str) -> Demand:
-    """A demand on a value by its interval: met or failed where all of it is on one side of the bound."""
+def _bounded(text: str, found: tuple[int, Interval | None], bound: float, *, above: bool, needs: str) -> Demand:
+    """A demand on a value of n documents by its interval: met or failed where all of it is on one side of the bound."""
+    n, interval = found
     if interval is None:
-        return _demand(text, "open", {}, needs=needs)
+        return _demand(text, "open", {"n": n} if n else {}, needs=needs)
     low, high = interval
     outcome: Outcome = "open"
     if low >= bound or high <= bound:
         outcome = "met" if (low >= bound) == above else "failed"
-    return _demand(text, outcome, {"low": low, "high": high})
+    return _demand(text, outcome, {"n": n, "low": low, "high": high})
 
 
 def _negative_difference(differences: Floats | None, *, level: float) -> Demand:
@@ -255,7 +276,7 @@ def _negative_difference(differences: Floats | None, *, level: float) -> Demand:
         return _demand(text, "open", {}, needs="the tasks halo_count and halo_echo of a probed run")
     test = signed_rank(differences)
     outcome: Outcome = "open"
-    if test.p < 1 - level:
+    if test.n >= LEAST_DOCUMENTS and test.p < 1 - level:
         outcome = "met" if test.w_plus < test.w_minus else "failed"
     return _demand(text, outcome, {"pairs": test.n, "shift": test.shift, "r": test.r, "p": test.p})
 
@@ -263,10 +284,11 @@ def _negative_difference(differences: Floats | None, *, level: float) -> Demand:
 def _units_use(wide: WideReplies | None, bound: float, *, above: bool, level: float) -> Demand:
     text = f"U_2 is {'at least' if above else 'below'} {bound:.2f} on two-digit counts"
     interval = None
-    if wide is not None and wide.units is not None:
+    n = 0 if wide is None or wide.units is None else wide.counts.size
+    if wide is not None and wide.units is not None and n >= LEAST_DOCUMENTS:
         interval = digit_use(wide.units, wide.counts, digit=2, draws=wide.draws, level=level).u_bounds
-    needs = "a run of halo_count_wide with reliance=true"
-    return _bounded(text, interval, bound, above=above, needs=needs)
+    needs = "" if n else "a run of halo_count_wide with reliance=true"
+    return _bounded(text, (n, interval), bound, above=above, needs=needs)
 
 
 def _gain(pair: UnitsPair | None, text: str, needs: str, *, level: float) -> Demand:
@@ -275,21 +297,24 @@ def _gain(pair: UnitsPair | None, text: str, needs: str, *, level: float) -> Dem
     lost, won = int((pair.before & ~pair.after).sum()), int((~pair.before & pair.after).sum())
     p = mcnemar(lost, won)
     gains = pair.after.astype(np.float64) - pair.before
-    _, high = percentile_interval(drawn_means(gains, pair.draws), level=level)
+    _, bootstrapped = percentile_interval(drawn_means(gains, pair.draws), level=level)
+    # Where hardly a document changes the bootstrap has no width; a gain varies at least as a rate without losses does.
+    high = max(bootstrapped, wilson_interval(max(won - lost, 0), gains.size, level=level)[1])
     outcome: Outcome = "open"
-    if p < 1 - level and won > lost:
+    if gains.size >= LEAST_DOCUMENTS and p < 1 - level and won > lost:
         outcome = "met"
-    elif high < LEAST_GAIN:
+    elif gains.size >= LEAST_DOCUMENTS and high < LEAST_GAIN:
         outcome = "failed"
     return _demand(text, outcome, {"n": gains.size, "gain": float(gains.mean()), "gain high": high, "p": p})
 
 
 def _halo_demand(cell: HaloCell) -> Demand:
     text = f"both are above the null for {cell.family} in {cell.layout}"
-    numbers: dict[str, float] = {"n": cell.halo_index.size}
+    numbers: dict[str, float] = {}
     outcomes: list[Outcome] = []
     for name, z in (("halo_index z", cell.halo_index), ("hull_contrast z", cell.hull_contrast)):
-        if np.isnan(z).all():
+        numbers[f"{name} n"] = int((~np.isnan(z)).sum())
+        if numbers[f"{name} n"] < LEAST_DOCUMENTS:
             outcomes.append("open")
             continue
         low, high = percentile_interval(drawn_means(z, cell.draws), level=1 - LEVEL)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from halo_probe.compare.comparability import find_differences
 from halo_probe.compare.evidence import COUNT
-from halo_probe.compare.runs import Run, read_run
+from halo_probe.compare.runs import Run, read_runs
 from halo_probe.errors import HaloError, NothingToDrawError, UsageError
 from halo_probe.figures.correctness import draw_accuracy_against_sparsity
 from halo_probe.figures.counts import draw_accuracy_and_bias, draw_predicted_and_true
@@ -73,7 +73,7 @@ def draw_figures(runs: Sequence[Path], out: Path, *, document: int | None = None
         UsageError: If a run cannot be read, they are not comparable, or none has the task or the document.
         HaloError: If a figure cannot be written.
     """
-    subject = _subject([read_run(path) for path in runs], task=task, document=document)
+    subject = _subject(read_runs(runs), task=task, document=document)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,9 +92,6 @@ def draw_figures(runs: Sequence[Path], out: Path, *, document: int | None = None
 
 def _subject(runs: Sequence[Run], *, task: str | None, document: int | None) -> _Subject:
     tasks = list(dict.fromkeys(name for run in runs for name in run.tasks))
-    labels = [run.label for run in runs]
-    if twice := [label for label in labels if labels.count(label) > 1]:
-        raise UsageError(f"{twice[0]}: is named twice; name each run once.")
     chosen = task or (COUNT if COUNT in tasks else next(iter(tasks), None))
     if chosen not in tasks:
         what = f"no run has the task {task}" if task else "no run has a counting task"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from halo_probe.compare.answer_tables import score_rows
-from halo_probe.compare.runs import ATTENTION_KEYS, SCORES, Run, read_run
+from halo_probe.compare.runs import ATTENTION_KEYS, SCORES, Run, read_runs
 from halo_probe.errors import UsageError
 from halo_probe.figures.style import plain_text
 from halo_probe.score.parts import SCORES_SCHEMA
@@ -53,7 +53,7 @@ def read_frames(paths: Sequence[Path]) -> Frames:
     Raises:
         UsageError: If there is no run, or half of one.
     """
-    return make_frames([read_run(path) for path in paths])
+    return make_frames(read_runs(paths))
 
 
 def make_frames(runs: Sequence[Run]) -> Frames:
@@ -151,7 +151,7 @@ def _scores(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
         path = run.folder / SCORES
         if path.exists():
             try:
-                table = pd.read_parquet(path)
+                table = pd.read_parquet(path, page_checksum_verification=True)
             except (OSError, ValueError) as error:
                 raise UsageError(f"{path}: cannot be read ({error}); score the run again.") from None
             if missing := [name for name in SCORES_SCHEMA.names if name not in table]:

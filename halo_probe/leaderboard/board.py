@@ -16,15 +16,15 @@ import numpy as np
 from halo_probe.compare.answer_tables import accuracy_p, score_rows
 from halo_probe.compare.attention_tables import contrast_rows, reliance_rows
 from halo_probe.compare.comparability import find_differences
+from halo_probe.compare.documents import UNDEFINED
 from halo_probe.compare.evidence import COUNT, ECHO, WIDE, group_models
 from halo_probe.compare.report import run_row
-from halo_probe.compare.runs import Run, TaskRun, read_run
+from halo_probe.compare.runs import Run, TaskRun, read_runs
 from halo_probe.errors import UsageError
 from halo_probe.statistics.intervals import DrawsOf, Interval, remember_draws
 from halo_probe.statistics.multiplicity import holm
 
 LEVEL = 0.05
-_NONE = (np.nan, np.nan)
 _HASH = 12  # its first characters tell two apart
 
 
@@ -107,14 +107,11 @@ def build_leaderboard(runs: Sequence[Path], *, task: str = COUNT) -> Leaderboard
     Raises:
         UsageError: If a run cannot be read or is named twice, or none has the task.
     """
-    return rank_runs([read_run(path) for path in runs], task=task)
+    return rank_runs(read_runs(runs), task=task)
 
 
 def rank_runs(runs: Sequence[Run], *, task: str = COUNT) -> Leaderboard:
     """As `build_leaderboard`, of runs that are read already."""
-    labels = [run.label for run in runs]
-    if len(set(labels)) < len(labels):
-        raise UsageError(f"{', '.join(labels)}: a run is named twice; name each once.")
     having = [run for run in runs if task in run.tasks]
     if not having:
         others = ", ".join(dict.fromkeys(name for run in runs for name in run.tasks)) or "no counting task"
@@ -193,7 +190,7 @@ def _board(
                 image_tokens=str(sum(map(prod, run.grid))) if run.grid else "",
                 heads=row.heads,
                 layer=row.recorded_layers.rpartition(" ")[2],
-                prompt=taken[run.label].fields["questions"][:_HASH],
+                prompt=taken[run.label].fields["set of questions"][:_HASH],
                 dtype=row.dtype,
                 signature=run.signature.get("sha256", "")[:_HASH],
                 run=run.label,
@@ -229,7 +226,7 @@ def _u_2(tasks: Mapping[str, TaskRun], draws_of: DrawsOf) -> tuple[float, Interv
         for row in reliance_rows(WIDE, {"": tasks[WIDE]}, draws_of=draws_of):
             if row.digit == 2:  # noqa: PLR2004 - the second digit
                 return row.u, row.u_interval
-    return np.nan, _NONE
+    return np.nan, UNDEFINED
 
 
 def _decay_beyond_echo(tasks: Mapping[str, TaskRun], draws_of: DrawsOf) -> tuple[float, Interval]:
@@ -237,7 +234,7 @@ def _decay_beyond_echo(tasks: Mapping[str, TaskRun], draws_of: DrawsOf) -> tuple
         for row in contrast_rows("", tasks[COUNT], tasks[ECHO], draws_of=draws_of):
             if row.measure == "sparsity":
                 return row.mean, row.mean_interval
-    return np.nan, _NONE
+    return np.nan, UNDEFINED
 
 
 def _public_name(model: str) -> str:

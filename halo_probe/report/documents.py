@@ -103,7 +103,9 @@ def read_scores(run: Run) -> Scores:
     keys = ["task", "doc_id"]
     try:
         columns = [*keys, *_MAP, *SCORE_KEYS]
-        table = pd.read_parquet(path, columns=columns, filters=[("repeat", "==", 0), ("call", "==", 0)])
+        table = pd.read_parquet(
+            path, columns=columns, page_checksum_verification=True, filters=[("repeat", "==", 0), ("call", "==", 0)]
+        )
     except (pa.ArrowException, OSError) as error:
         why = str(error).splitlines()[0]
         raise HaloError(f"{path}: cannot be read ({why}); score the run again: halo-probe score {run.folder}") from None

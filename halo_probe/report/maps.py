@@ -104,7 +104,7 @@ def rounded(values: ArrayLike) -> list[float | None]:
 
 def _read(part: Path) -> pa.Table:
     try:
-        file = pq.ParquetFile(part)
+        file = pq.ParquetFile(part, page_checksum_verification=True)
         names = file.schema_arrow.names
         if missing := [name for name in _COLUMNS if name not in names]:
             raise HaloError(f"{part}: has no column {missing[0]}, so it holds no maps of a run; remove it.")

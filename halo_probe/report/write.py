@@ -12,7 +12,7 @@ from PIL import Image
 from halo_probe.compare.comparability import find_differences
 from halo_probe.compare.evidence import COUNT
 from halo_probe.compare.report import compare
-from halo_probe.compare.runs import Run, read_run
+from halo_probe.compare.runs import Run, read_runs
 from halo_probe.errors import HaloError, UsageError
 from halo_probe.figures import Figure, draw_figures
 from halo_probe.leaderboard.board import rank_runs
@@ -44,10 +44,7 @@ def write_report(runs: Sequence[Path], out: Path, *, selection: Selection = _EVE
         HaloError: If maps or scores cannot be read, or the folder cannot be written.
     """
     _require_free(out, force=force)
-    read = [read_run(path) for path in runs]
-    labels = [run.label for run in read]
-    if twice := [label for label in labels if labels.count(label) > 1]:
-        raise UsageError(f"{twice[0]}: is named twice; name each run once.")
+    read = read_runs(runs)
     with _replacing(out) as site:
         tasks = dict.fromkeys(task for run in read for task in run.tasks)
         contents = Contents(

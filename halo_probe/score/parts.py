@@ -87,15 +87,39 @@ def _signature(part: Path) -> dict[str, Any]:
     signature = (schema.metadata or {}).get(_SIGNATURE_KEY)
     if missing or signature is None:
         raise UsageError(f"{part}: holds no maps of a run; give the --output_path of a run with --model halo.")
-    fields: dict[str, Any] = json.loads(signature)
-    return fields
+    fields = _parse(part, signature)
+    if not _is_signature(fields):
+        raise _damaged(part, "its signature does not say which tasks the run had")
+    return dict(fields)
+
+
+def _is_signature(fields: Any) -> bool:
+    """Whether the fields are there that scores depend on."""
+    if not isinstance(fields, dict) or not all(isinstance(fields.get(name), dict) for name in ("model", "tasks")):
+        return False
+    tasks = fields["tasks"].values()
+    return all(isinstance(task, dict) and isinstance(task.get("dataset_sha256"), str) for task in tasks)
 
 
 def read_answers(part: Path) -> Iterator[tuple[str, int, Any]]:
-    """Task, document and text of each answer whose maps a part holds; none where it keeps no answers."""
-    stored = (_open(part).schema_arrow.metadata or {}).get(_ANSWERS_KEY, b"[]")
-    for task, document, _, answer in json.loads(stored):
-        yield task, document, answer["text"]
+    """Task, document and text of each answer whose maps a part holds; none where it keeps no answers.
+
+    Raises:
+        HaloError: If the part cannot be read.
+    """
+    stored = _parse(part, (_open(part).schema_arrow.metadata or {}).get(_ANSWERS_KEY, b"[]"))
+    try:
+        answers = [(task, document, answer["text"]) for task, document, _, answer in stored]
+    except (TypeError, ValueError, KeyError):
+        raise _damaged(part, "its answers are no list of documents with a text each") from None
+    yield from answers
+
+
+def _parse(part: Path, text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _damaged(part, error) from None
 
 
 def use_one_thread() -> None:
@@ -116,13 +140,20 @@ def score_part(part: Path, circumstances: Circumstances) -> pa.Table:
     Raises:
         HaloError: If the part cannot be read.
     """
-    scored = [_score(rows, circumstances) for rows in _generations(_read(part), circumstances.layers)]
+    try:
+        scored = [_score(rows, circumstances) for rows in _generations(_read(part), circumstances.layers)]
+    except _InconsistentRowsError as error:
+        raise _damaged(part, error) from None
     return pa.concat_tables([SCORES_SCHEMA.empty_table(), *scored])
+
+
+class _InconsistentRowsError(ValueError):
+    """Rows that no run writes."""
 
 
 def _open(part: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(part)
+        return pq.ParquetFile(part, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(part, error) from None
 
@@ -131,13 +162,16 @@ def _read(part: Path) -> pa.Table:
     try:
         file = _open(part)
         optional = [name for name in _OPTIONAL if name in file.schema_arrow.names]
-        return file.read([*_GENERATION, *_ROW, *_MAPS, *optional]).combine_chunks()
+        table = file.read([*_GENERATION, *_ROW, *_MAPS, *optional]).combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise _damaged(part, error) from None
+    if empty := [name for name in (*_GENERATION, "step", "layer", *_MAPS) if table[name].null_count]:
+        raise _damaged(part, f"{empty[0]} is missing in a row")
+    return table
 
 
-def _damaged(part: Path, error: Exception) -> HaloError:
-    why = str(error).splitlines()[0]
+def _damaged(part: Path, error: Exception | str) -> HaloError:
+    why = str(error).partition("\n")[0]
     return HaloError(f"{part}: cannot be read, or only half of it ({why}); remove it, or run the evaluation again.")
 
 
@@ -154,27 +188,35 @@ def _generations(table: pa.Table, layers: Layers) -> Iterator[pa.Table]:
 def _score(rows: pa.Table, circumstances: Circumstances) -> pa.Table:
     n = rows.num_rows
     task, document = rows["task"][0].as_py(), rows["doc_id"][0].as_py()
-    maps = _stacked(rows["map_eq1"])
+    maps = _stacked(rows, "map_eq1")
+    m = maps.shape[1]
+    raw = _stacked(rows, "map_raw")
+    heads = None if _first(rows, "map_heads") is None else _stacked(rows, "map_heads")
     sinks = _first(rows, "sink_tokens")
+    if raw.shape[1] != m or (heads is not None and heads.shape[1] % m) or (sinks is not None and len(sinks) != m):
+        raise _InconsistentRowsError(f"{task} {document} has maps of different numbers of image tokens")
+    dots = circumstances.dots.get(task)
+    if dots is not None and not 0 <= document < len(dots):
+        raise _InconsistentRowsError(f"{task} has {len(dots)} documents, and none is {document}")
     generation = Generation(
         doc_id=document,
         views=_views(rows),
         steps=rows["step"].to_numpy(),
         layers=rows["layer"].to_numpy(),
         eq1=maps,
-        raw=_stacked(rows["map_raw"]),
+        raw=raw,
         visible=rows["visible"].to_numpy(),
-        heads=None if _first(rows, "map_heads") is None else _stacked(rows["map_heads"]).reshape(n, -1, maps.shape[1]),
+        heads=None if heads is None else heads.reshape(n, -1, m),
         visual_sinks=None if sinks is None else np.array(sinks, dtype=np.bool_),
     )
     scores, reasons = score_generation(
-        generation, circumstances.dots.get(task), null=circumstances.null, model_layers=circumstances.model_layers
+        generation, dots, null=circumstances.null, model_layers=circumstances.model_layers
     )
     agreed = circumstances.consistency.get((task, document), {})
     columns = {
         **{name: rows[name] for name in (*_GENERATION, *_ROW)},
         **{name: rows[name] if name in rows.column_names else pa.nulls(n) for name in _OPTIONAL_ROW},
-        "image_tokens": np.full(n, maps.shape[1]),
+        "image_tokens": np.full(n, m),
         **{key: pa.array(values, from_pandas=True) for key, values in scores.items()},  # NaN is null
         **{key: [agreed.get(key)] * n for key in CONSISTENCY_KEYS},
         "reason": reasons,
@@ -199,12 +241,22 @@ def _views(rows: pa.Table) -> tuple[_View, ...]:
     images = _first(rows, "view_image")
     # Runs of before there were views have one whole image for each grid.
     images, boxes = (range(len(grids)), [WHOLE] * len(grids)) if images is None else (images, _first(rows, "view_box"))
-    return tuple(
-        _View(image, height, width, tuple(box))
-        for image, (height, width), box in zip(images, grids, boxes, strict=True)
-    )
+    try:
+        return tuple(
+            _View(image, height, width, (left, top, right, bottom))
+            for image, (height, width), (left, top, right, bottom) in zip(images, grids, boxes, strict=True)
+        )
+    except (TypeError, ValueError):
+        raise _InconsistentRowsError("view_image and view_box are not those of each grid") from None
 
 
-def _stacked(maps: pa.ChunkedArray) -> NDArray[np.float32]:
-    """(rows, M)."""
-    return np.asarray(pc.list_flatten(maps)).reshape(len(maps), -1)
+def _stacked(rows: pa.Table, name: str) -> NDArray[np.float32]:
+    """(rows, weights).
+
+    Raises:
+        _InconsistentRowsError: If the rows have different numbers of them, or none.
+    """
+    lengths = set(pc.list_value_length(rows[name]).to_pylist())
+    if len(lengths) != 1 or not all(lengths):
+        raise _InconsistentRowsError(f"{name} has rows of {' and '.join(sorted(map(str, lengths)))} weights")
+    return np.asarray(pc.list_flatten(rows[name])).reshape(rows.num_rows, -1)

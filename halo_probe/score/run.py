@@ -1,11 +1,12 @@
 """Scoring a run: its maps, read part by part in several processes, become one table beside them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from halo_probe.score.parts import (
     score_part,
     use_one_thread,
 )
+
+STATE_KEY = b"halo_scores"
+"""Key of what was scored (JSON) in the metadata of the scores: `signature`, a hash; `parts`, their sizes by name."""
 
 
 def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, workers: int = 2) -> list[Path]:
@@ -61,7 +65,12 @@ def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, worke
         processes(busy) if busy > 1 else nullcontext() as pool,
         _replacing(outputs[0]) as table_file,
         _replacing(outputs[1]) as csv_file,
-        pq.ParquetWriter(table_file, SCORES_SCHEMA, compression="zstd") as table_writer,
+        pq.ParquetWriter(
+            table_file,
+            SCORES_SCHEMA.with_metadata({STATE_KEY: json.dumps(_state(signature, parts))}),
+            compression="zstd",
+            write_page_checksum=True,
+        ) as table_writer,
         csv.CSVWriter(csv_file, SCORES_SCHEMA) as csv_writer,
     ):
         configs = _configs(folder, signature)
@@ -99,6 +108,14 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
         ) from None
 
 
+def _state(signature: dict[str, Any], parts: Sequence[Path]) -> dict[str, Any]:
+    """What the scores are of: a run that goes on has further parts."""
+    return {
+        "signature": sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest(),
+        "parts": {part.name: part.stat().st_size for part in parts},
+    }
+
+
 def _configs(folder: Path, signature: dict[str, Any]) -> dict[str, Any]:
     """The tasks' configurations in the results of the run with this signature; empty where it did not finish."""
     for file in sorted({*folder.glob("*_results.json"), *folder.glob("*/*_results.json")}):
@@ -106,8 +123,15 @@ def _configs(folder: Path, signature: dict[str, Any]) -> dict[str, Any]:
             results = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise HaloError(f"{file}: cannot be read, or only half of it ({error}); remove it.") from None
-        if isinstance(results, dict) and results.get("halo", {}).get("signature") == signature:
-            return dict(results["configs"])
+        if not isinstance(results, dict) or "halo" not in results:
+            continue
+        halo, configs = results["halo"], results.get("configs")
+        if not isinstance(halo, dict):
+            raise HaloError(f"{file}: is damaged (its halo is no object); remove it, or run the evaluation again.")
+        if halo.get("signature") == signature:
+            if not isinstance(configs, dict) or not all(isinstance(config, dict) for config in configs.values()):
+                raise HaloError(f"{file}: is damaged (configs are missing); remove it, or run the evaluation again.")
+            return configs
     return {}
 
 

@@ -18,6 +18,8 @@ from scipy import stats
 from halo_probe.cli import main
 from halo_probe.compare.runs import read_run
 from halo_probe.errors import HaloError
+from halo_probe.harness.maps import SIGNATURE_KEY
+from halo_probe.leaderboard.board import build_leaderboard
 
 MODEL = {"base": "qwen3_vl", "pretrained": "org/model", "family": "qwen3_vl", "heads": 4, "dtype": "bfloat16"}
 PAPER = np.repeat(np.arange(10, 17), 30)
@@ -418,8 +420,8 @@ def test_runs_that_differ_in_a_field_are_refused_by_its_name_and_labelled_when_f
     ("change", "field"),
     [
         (lambda rows: rows[:100], "number of documents"),
-        (lambda rows: [row | {"id": f"other-{row['id']}"} for row in rows], "documents"),
-        (lambda rows: [row | {"input": "Count the dots."} for row in rows], "questions"),
+        (lambda rows: [row | {"id": f"other-{row['id']}"} for row in rows], "set of documents"),
+        (lambda rows: [row | {"input": "Count the dots."} for row in rows], "set of questions"),
     ],
 )
 def test_other_documents_or_questions_are_refused_without_any_signature(change, field, capsys, tmp_path):
@@ -429,7 +431,7 @@ def test_other_documents_or_questions_are_refused_without_any_signature(change, 
     code, _, error = compare(capsys, a, b)
     assert code == 2
     assert f"halo_count: the {field} differs" in error
-    expected = {"number of documents": {100}, "documents": set(), "questions": {210}}[field]
+    expected = {"number of documents": {100}, "set of documents": set(), "set of questions": {210}}[field]
     assert {row["n"] for row in compared(capsys, tmp_path, a, b, "--force")["pairs"]} == expected
 
 
@@ -445,6 +447,108 @@ def test_the_same_task_is_not_asked_of_every_run(capsys, tmp_path):
     a = write_run(tmp_path / "a", {"halo_count": rows})
     b = write_run(tmp_path / "b", {"halo_echo": rows}, version=3)
     assert compared(capsys, tmp_path, a, b)["pairs"] == []
+
+
+def amend_results(run, **fields):
+    """Give the results file of a run these fields in place of its own."""
+    results = json.loads(results_file(run).read_text())
+    results_file(run).write_text(json.dumps(results | fields))
+
+
+def other_counts(rows):
+    return [row | {"count": other["count"]} for row, other in zip(rows, rows[::-1], strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "change", "data", "prompt", "field"),
+    [
+        (("halo_count", "halo_echo"), list, "e" * 64, None, "data hash"),
+        (("halo_count", "halo_echo"), other_counts, "d" * 64, None, "true count of a document"),
+        (("halo_count", "halo_echo"), list, "d" * 64, "You are a pirate.", "system prompt"),
+        (("halo_count_wide", "halo_count_rev"), other_counts, "d" * 64, None, "true count of a document"),
+    ],
+)
+def test_two_tasks_are_paired_on_the_same_images_alone(tasks, change, data, prompt, field, capsys, tmp_path):
+    first, second = tasks
+    rows = counted(np.random.default_rng(20), extra_decay=0.0)
+    decaying = [row | {"sparsity_d2": row["sparsity_d2"] - 0.1} for row in rows]
+    wrong = [row | {"predicted": row["predicted"] + 1, "accuracy": 0.0} for row in decaying]
+    a = write_run(tmp_path / "a", {first: wrong})
+    same = write_run(tmp_path / "same", {second: rows})
+    b = write_run(tmp_path / "b", {second: change(rows)}, data=data)
+    amend_results(b, system_instruction=prompt)
+    place = {"halo_echo": 0, "halo_count_rev": 2}[second]
+    paired = compared(capsys, tmp_path, a, same)
+    assert paired["verdicts"][0]["demands"][place]["outcome"] == "met"
+    code, out, error = compare(capsys, a, b)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert error.startswith(
+        f"halo-probe: {first} and {second} of the model of {a}: the {field} differs, so they are not paired"
+    )
+    forced = compared(capsys, tmp_path, a, b, "--force")
+    assert (forced["verdicts"][0]["demands"][place]["outcome"], forced["contrasts"]) == ("open", [])
+    assert len(forced["differences"]) == 1
+    (entry,) = build_leaderboard([a, b], task=first).boards[0].entries
+    assert np.isnan(entry.decay_beyond_echo)
+
+
+def test_no_system_prompt_is_another_than_one(capsys, tmp_path):
+    rows = scored(np.random.default_rng(21))
+    a, b = (write_run(tmp_path / name, {"halo_count": rows}) for name in "ab")
+    amend_results(b, system_instruction="You are a pirate.")
+    code, _, error = compare(capsys, a, b)
+    assert code == 2
+    assert f"the system prompt differs: none in {a}, You are a pirate. in {b}" in error
+
+
+def test_a_run_of_one_document_or_of_one_count_is_compared(capsys, tmp_path):
+    some = [sample(k, n, 30 if n == 37 else None) for k, n in enumerate(WIDE)]
+    many = [sample(k, 37, 30) for k in range(30)]
+    for name, rows in (("one", [sample(0, 37, 30)]), ("some", some), ("many", many)):
+        report = compared(capsys, tmp_path, write_run(tmp_path / name, {"halo_count_wide": rows}))
+        assert report["verdicts"][1]["demands"][1]["outcome"] == "open"
+
+
+def test_a_value_that_no_document_has_is_passed_over(capsys, tmp_path):
+    rows = [row | {"sparsity_d1": float("nan")} for row in counted(np.random.default_rng(22), extra_decay=0)]
+    report = compared(capsys, tmp_path, write_run(tmp_path / "a", {"halo_count": rows}))
+    assert "sparsity_d1" not in {row["key"] for row in report["associations"]}
+    assert "entropy_d1" in {row["key"] for row in report["associations"]}
+
+
+def test_the_grid_is_that_of_the_first_document_with_an_image(tmp_path):
+    run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(23))})
+    (run / "halo").mkdir()
+    grids = pa.table({"grid": pa.array([[[32, 32]]], pa.list_(pa.list_(pa.int32())))})
+    pq.write_table(grids.slice(0, 0), run / "halo" / "part-00000.parquet")
+    assert read_run(run).grid == ()
+    pq.write_table(grids, run / "halo" / "part-00001.parquet")
+    assert read_run(run).grid == ((32, 32),)
+
+
+def test_scores_are_of_the_maps_that_the_run_has(capsys, tmp_path):
+    run = plant_run(tmp_path / "a", {TASK: [planted(k, 0) for k in range(2)]})
+    plant_maps(run, lambda *_: np.arange(1, 65), documents=[0])
+    part = run / "halo" / "part-00000.parquet"
+    signature = json.dumps(read_run(run).signature)
+    table = pq.read_table(part).replace_schema_metadata({SIGNATURE_KEY: signature})
+    pq.write_table(table, part)
+    assert main(["score", str(run), "--workers", "1"]) == 0
+    assert compare(capsys, run)[0] == 0
+    pq.write_table(table, run / "halo" / "part-00001.parquet")
+    code, out, error = compare(capsys, run)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert f"scores.parquet: is of other maps than the run has now; score it again: halo-probe score {run}" in error
+    (run / "halo" / "part-00001.parquet").unlink()
+    # Maps may be removed when they are scored; scores of another run are no scores of this one.
+    part.unlink()
+    assert compare(capsys, run)[0] == 0
+    results = json.loads(results_file(run).read_text())
+    results["halo"]["signature"]["model"]["dtype"] = "float32"
+    amend_results(run, halo=results["halo"])
+    assert "is of other maps than the run has now" in compare(capsys, run)[2]
+    amend_results(run, halo={})
+    assert read_run(run).tasks[TASK].null_scores == {}
 
 
 def test_a_foreign_task_is_left_out_by_name(capsys, tmp_path):
@@ -476,6 +580,37 @@ def drop_last_line(path):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
+def amend_samples(**fields):
+    def amend(run):
+        rows = [json.loads(line) | fields for line in samples_file(run).read_text().splitlines()]
+        samples_file(run).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    return amend
+
+
+def replace_samples(line):
+    return lambda run: samples_file(run).write_bytes((line + b"\n") * 210)
+
+
+def amend_signature(**fields):
+    return lambda run: amend_results(run, halo={"signature": fields})
+
+
+def no_grid(run):
+    (run / "halo").mkdir()
+    pq.write_table(pa.table({"a": [1]}), run / "halo" / "part-00000.parquet")
+
+
+def flip_scores(run):
+    """One bit of a score that is stored as it is."""
+    write_scores(run, np.random.default_rng(24), layouts=["halo_count"], shift=0)
+    table = pq.read_table(run / "scores.parquet")
+    pq.write_table(table, run / "scores.parquet", compression="none", use_dictionary=False, write_page_checksum=True)
+    data = bytearray((run / "scores.parquet").read_bytes())
+    data[data.index(table["halo_index_ns_z"].to_numpy().tobytes()[:64])] ^= 1
+    (run / "scores.parquet").write_bytes(data)
+
+
 def damage_scores(run):
     (run / "scores.parquet").write_bytes(b"PAR1")
 
@@ -491,6 +626,27 @@ def damage_scores(run):
         (lambda run: drop_last_line(samples_file(run)), ["has 209 documents instead of 210"]),
         (lambda run: results_file(run).with_name("2_results.json").write_text("{}"), ["holds 2 runs", "name one"]),
         (damage_scores, ["scores.parquet", "score the run again"]),
+        (flip_scores, ["scores.parquet", "score the run again"]),
+        (no_grid, ["part-00000.parquet: is damaged (a row has no grid)"]),
+        (lambda run: amend_results(run, halo=None), ["_results.json: is damaged (halo is null, no object)"]),
+        (lambda run: amend_results(run, versions=None), ["versions is null, no object"]),
+        (lambda run: amend_results(run, configs=None), ["configs is null, no object"]),
+        (lambda run: amend_results(run, config={}, halo={}), ["config has no model and model_args"]),
+        (lambda run: amend_results(run, configs={"halo_count": 1}), ["what it says of halo_count is 1, no object"]),
+        (lambda run: amend_results(run, halo={"signature": None}), ["the signature is null, no object"]),
+        (amend_signature(tasks=[]), ["the signature's tasks is [], no object"]),
+        (amend_signature(model="x"), ['the signature\'s model is "x", no object']),
+        (amend_signature(recorded_layers=[3]), ["a recorded layer is 3, no object"]),
+        (amend_signature(recorded_layers=[{}]), ["a recorded layer has no index and type"]),
+        (replace_samples(b"\xff"), ["_samples_halo_count.jsonl: is damaged", "decode"]),
+        (replace_samples(b"[]"), ["_samples_halo_count.jsonl: is damaged (a document is [], no object)"]),
+        (replace_samples(b"null"), ["a document is null, no object"]),
+        (amend_samples(token_counts=[3]), ["token_counts is 3, no object"]),
+        (amend_samples(token_counts=[{"halo": []}]), ["halo is [], no object"]),
+        (amend_samples(token_counts=[{"halo": {"digit_status": []}}]), ["digit_status is [], no text"]),
+        (amend_samples(token_counts=[{"halo": {"digit_probabilities": [3]}}]), ["digit_probabilities is 3, no list"]),
+        (amend_samples(token_counts=[{"halo": {"digit_probabilities": [["x"]]}}]), ["are no numbers"]),
+        (amend_samples(sparsity_d1="x"), ['sparsity_d1 is "x", no number']),
     ],
 )
 def test_half_a_run_is_refused_with_one_line(damage, words, capsys, tmp_path):
@@ -511,7 +667,8 @@ def test_no_run_at_all_is_refused_with_one_line(capsys, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "is empty; give the --output_path" in compare(capsys, tmp_path / "empty")[2]
     run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(15))})
-    assert "is named twice" in compare(capsys, run, run)[2]
+    for same in (run, run / ".." / run.name, results_file(run)):
+        assert "is named twice" in compare(capsys, run, same)[2]
     assert "cannot be written" in compare(capsys, run, "--json", tmp_path / "no" / "where.json")[2]
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from halo_probe.compare.verdicts import (
+    LEAST_DOCUMENTS,
     LEVEL,
     HaloCell,
     UnitsPair,
@@ -189,6 +190,75 @@ def test_a_magnitude_at_the_bound_of_a_demand_passes_it_less_often_than_the_leve
     found = outcomes(judge)
     assert found["met"] <= LEVEL
     assert found["failed"] <= LEVEL
+
+
+def short(rng, n):
+    """Evidence for every demand from n documents: a null, a blind and an exact model, and units of which few change."""
+    counts = rng.choice(WIDE, n, replace=False)
+    draws = stratified_draws(counts, draws=500)
+    blind = np.pad(rng.dirichlet(np.ones(10)), (0, 2))
+    for units, predicted in ((np.tile(blind, (n, 1)), rng.integers(10, 100, n)), (np.eye(12)[counts % 10], counts)):
+        wide = WideReplies(counts=counts, predicted=predicted.astype(float), units=units, draws=draws)
+        units_pair = UnitsPair(before=rng.random(n) < 0.02, after=rng.random(n) < 0.07, draws=draws)
+        yield from language_takeover(
+            "m", decay_difference=rng.normal(size=n), wide=wide, reversed_units=units_pair, boosted_units=units_pair
+        ).demands
+        yield from noisy_magnitude("m", wide=wide).demands
+    for z in (np.ones(n), np.zeros(n), rng.normal(size=n)):
+        cell = HaloCell(family="a", layout="halo_count", halo_index=z, hull_contrast=z, draws=draws)
+        yield from halo("all", [cell]).demands
+
+
+@pytest.mark.parametrize("n", [1, 2, 8, LEAST_DOCUMENTS - 1])
+def test_a_demand_on_few_documents_is_open_whatever_they_say(n):
+    for seed in range(5):
+        for demand in short(np.random.default_rng(seed), n):
+            assert demand.outcome == "open", demand
+            assert demand.needs.startswith("more documents to tell")
+
+
+def test_the_documents_without_a_value_do_not_count():
+    z = np.full(PAPER, np.nan)
+    z[: LEAST_DOCUMENTS - 1] = 1
+    cell = HaloCell(family="a", layout="b", halo_index=z, hull_contrast=np.ones(PAPER), draws=np.ones((100, PAPER)))
+    (demand,) = halo("all", [cell]).demands
+    assert demand.outcome == "open"
+    assert (demand.numbers["halo_index z n"], demand.numbers["hull_contrast z n"]) == (LEAST_DOCUMENTS - 1, PAPER)
+
+
+def test_the_least_number_of_documents_keeps_the_level():
+    """A slope of .7, a gain of .05 where few units are right, and z-scores around 0, all of 20 documents."""
+    n = LEAST_DOCUMENTS
+    counts = np.sort(np.random.default_rng(5).choice(WIDE, n, replace=False))
+    draws = stratified_draws(counts, draws=1000)
+
+    def slope(rng):
+        predicted = 0.7 * counts + 0.05 * rng.normal(size=n) * counts
+        wide = WideReplies(counts=counts, predicted=predicted, units=None, draws=draws)
+        return noisy_magnitude("m", wide=wide).demands[1].outcome
+
+    def gain(rng):
+        return alone(2, reversed_units=UnitsPair(before=rng.random(n) < 0.02, after=rng.random(n) < 0.07, draws=draws))
+
+    def cell(rng):
+        z = rng.normal(size=n)
+        only = HaloCell(family="a", layout="b", halo_index=z, hull_contrast=z, draws=draws)
+        return halo("all", [only]).demands[0].outcome
+
+    assert max(outcomes(slope).values()) <= LEVEL
+    assert outcomes(gain) == {"met": 0, "failed": 0}
+    assert outcomes(cell)["met"] <= LEVEL
+
+
+def test_the_slope_needs_replies_to_two_counts():
+    few = np.where(WIDE == 37, 30.0, np.nan)
+    wide = WideReplies(counts=WIDE, predicted=few, units=None, draws=DRAWS)
+    assert noisy_magnitude("m", wide=wide).demands[1].needs.startswith("more documents")
+    same = np.full(LEAST_DOCUMENTS, 37)
+    wide = WideReplies(counts=same, predicted=same - 7.0, units=None, draws=stratified_draws(same, draws=100))
+    _, slope, error = noisy_magnitude("m", wide=wide).demands
+    assert (slope.outcome, slope.needs) == ("open", "replies of halo_count_wide to more than one true count")
+    assert error.outcome == "failed"
 
 
 def images(rng, number):

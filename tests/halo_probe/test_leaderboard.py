@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 from planted_runs import counted, plant_run
 from scipy import stats
 
+from dataset_builder.golden import CONTENT_SHA256
 from halo_probe.cli import main
 from halo_probe.leaderboard import build_leaderboard
 from tests import hub_server
@@ -147,6 +148,10 @@ def test_u_2_and_the_decay_beyond_echo_come_from_any_plain_run_of_the_model(tmp_
         plant_run(tmp_path / "wide", {"halo_count_wide": reading}),
         plant_run(tmp_path / "boost", {"halo_count": decaying}, intervention={"name": "boost", "steps": "d2", "layers": "all", "strength": 2.0}),
     ]  # fmt: skip
+    (file,) = runs[1].glob("*/*_results.json")
+    results = json.loads(file.read_text())
+    results["halo"]["signature"]["tasks"]["halo_echo"]["dataset_sha256"] = CONTENT_SHA256["halo_count"]
+    file.write_text(json.dumps(results))
     assert len(counts) == N
     plain, boosted = build_leaderboard(runs).boards[0].entries
     assert plain.decay_beyond_echo == pytest.approx(np.mean([row["sparsity_d2"] - 0.7 for row in decaying]))

@@ -15,7 +15,7 @@ from halo_probe.harness.maps import MapWriter
 from halo_probe.metrics.geometry import lay_out
 
 TASKS = ("halo_count", "halo_layout_annulus")
-GRID, DOCUMENTS = (16, 16), 10
+GRID, DOCUMENTS = (16, 16), 20
 CORNER = np.arange(256) == 15 * 16
 
 
@@ -94,7 +94,8 @@ def test_the_verdict_on_the_halo_is_the_truth(kind, capsys, tmp_path):
     capsys.readouterr()
     report = json.loads((tmp_path / "report.json").read_text())
     (found,) = [verdict for verdict in report["verdicts"] if verdict["rule"] == "Halo"]
-    assert [demand["numbers"]["n"] for demand in found["demands"]] == [DOCUMENTS] * 4
+    for key in ("halo_index z n", "hull_contrast z n"):
+        assert [demand["numbers"][key] for demand in found["demands"]] == [DOCUMENTS] * 4
     outcomes = {demand["outcome"] for demand in found["demands"]}
     if kind == "halo ring":
         assert (found["conclusion"], outcomes) == ("supported", {"met"}), found

@@ -428,6 +428,30 @@ def damage_pages(run):
     part_of(run).write_bytes(data)
 
 
+def flip_a_bit(run):
+    """One bit of a map that is stored as it is."""
+    table = pq.read_table(part_of(run))
+    pq.write_table(table, part_of(run), compression="none", use_dictionary=False, write_page_checksum=True)
+    data = bytearray(part_of(run).read_bytes())
+    data[data.index(np.float32(table["map_eq1"][0].as_py()).tobytes())] ^= 1
+    part_of(run).write_bytes(data)
+
+
+def restate(run, **metadata):
+    """Give the only part of a run other metadata."""
+    table = pq.read_table(part_of(run))
+    kept = {key.decode(): value for key, value in table.schema.metadata.items()}
+    pq.write_table(table.replace_schema_metadata({**kept, **metadata}), part_of(run))
+
+
+def ragged(run):
+    amend(run, map_eq1=[[1.0] * 1024, [1.0] * 1000])
+
+
+def write_one_result(run, results):
+    (run / "1_results.json").write_text(json.dumps(results))
+
+
 def mix(run):
     other = write_maps(
         run / "other", [[("foreign", 0, generation(np.ones((1, 1, 4)), grids=((2, 2),)))]], tasks={"b": "c"}
@@ -457,6 +481,27 @@ def halve_the_results(run):
         (lambda run: part_of(run).rename(part_of(run).with_suffix(".unfinished")), 2, ["holds no maps"]),
         (cut, 1, ["part-00000.parquet: cannot be read, or only half of it"]),
         (damage_pages, 1, ["part-00000.parquet: cannot be read, or only half of it"]),
+        (flip_a_bit, 1, ["part-00000.parquet: cannot be read, or only half of it"]),
+        (lambda run: restate(run, halo_probe="{"), 1, ["part-00000.parquet", "Expecting"]),
+        (lambda run: restate(run, halo_probe="{}"), 1, ["part-00000.parquet", "its signature does not say"]),
+        (lambda run: restate(run, halo_probe='{"model": {}, "tasks": {"a": {}}}'), 1, ["its signature does not say"]),
+        (lambda run: restate(run, halo_answers="nope"), 1, ["part-00000.parquet", "Expecting"]),
+        (lambda run: restate(run, halo_answers="[[1]]"), 1, ["part-00000.parquet", "its answers are no list"]),
+        (lambda run: amend(run, doc_id=[256] * 2), 1, ["halo_count has 256 documents, and none is 256"]),
+        (lambda run: amend(run, doc_id=[-1] * 2), 1, ["halo_count has 256 documents, and none is -1"]),
+        (lambda run: amend(run, grid=[None, [[32, 32]]]), 1, ["part-00000.parquet", "grid is missing in a row"]),
+        (lambda run: amend(run, view_image=[[0, 0]] * 2), 1, ["view_image and view_box are not those of each grid"]),
+        (ragged, 1, ["part-00000.parquet", "map_eq1 has rows of 1000 and 1024 weights"]),
+        (lambda run: amend(run, map_eq1=[[]] * 2), 1, ["map_eq1 has rows of 0 weights"]),
+        (lambda run: amend(run, map_raw=[[1.0] * 1000] * 2), 1, ["maps of different numbers of image tokens"]),
+        (lambda run: amend(run, map_heads=[[1.0] * 1025] * 2), 1, ["maps of different numbers of image tokens"]),
+        (lambda run: amend(run, sink_tokens=[[True]] * 2), 1, ["maps of different numbers of image tokens"]),
+        (lambda run: write_one_result(run, {"halo": None}), 1, ["1_results.json: is damaged (its halo is no object)"]),
+        (
+            lambda run: write_one_result(run, {"halo": {"signature": signature_of({TASK: CONTENT_SHA256[TASK]})}}),
+            1,
+            ["1_results.json: is damaged (configs are missing)"],
+        ),
         (mix, 2, ["part-00001.parquet: is of another run than part-00000.parquet"]),
         (replace_by_a_table, 2, ["part-00000.parquet: holds no maps of a run"]),
         (block_the_output, 1, ["scores.csv: cannot be written"]),
@@ -464,8 +509,8 @@ def halve_the_results(run):
     ],
 )
 def test_a_damaged_run_is_refused_with_one_line_and_leaves_earlier_scores(damage, code, words, capsys, tmp_path):
-    maps = generation(np.random.default_rng(2).dirichlet(np.ones(1024), size=(1, 1)))
-    run = write_maps(tmp_path / "run", [[("foreign", 0, maps)]], tasks={"foreign": FOREIGN})
+    maps = generation(np.random.default_rng(2).dirichlet(np.ones(1024), size=(2, 1)))
+    run = write_maps(tmp_path / "run", [[(TASK, 0, maps)]], tasks={TASK: CONTENT_SHA256[TASK]})
     (run / "scores.parquet").write_text("earlier")
     damage(run)
     found, out, error = score(capsys, run)
@@ -527,7 +572,7 @@ def test_a_real_run_is_scored_and_its_scores_are_compared(capsys, tmp_path, qwen
         assert by_document[key] == pytest.approx(table[f"{name},none"], abs=1e-6)
     assert main(["compare", str(run), "--json", str(tmp_path / "report.json")]) == 0
     (halo,) = [one for one in json.loads((tmp_path / "report.json").read_text())["verdicts"] if one["rule"] == "Halo"]
-    assert [demand["n"] for demand in halo["demands"] if "n" in demand] in ([2, 2], []), halo
+    assert [demand["numbers"]["halo_index z n"] for demand in halo["demands"]] == [2], halo
     capsys.readouterr()
     # Scores without the null are no evidence, and no error.
     scored(capsys, run)
