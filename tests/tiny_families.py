@@ -141,6 +141,14 @@ def _resized(picture, height, width):
     return interpolate(picture[None], size=(height, width), mode="bilinear", antialias=True)[0]
 
 
+def _flat(picture, side):
+    """Square patches row by row, their pixels flattened with the channel last; how many rows and columns."""
+    _, height, width = picture.shape
+    rows, columns = height // side, width // side
+    patches = picture.reshape(3, rows, side, columns, side).permute(1, 3, 2, 4, 0)
+    return patches.reshape(rows * columns, -1), rows, columns
+
+
 def _cut(picture, rows, columns):
     _, height, width = picture.shape
     parts = picture.reshape(3, rows, height // rows, columns, width // columns)
@@ -167,6 +175,29 @@ def patched(*, merge=2, patch=8, frames=2, flat=True, merged=True, tokens=None, 
         return inputs, tokens or [IMAGE] * (rows * columns // merge**2)
 
     return encode
+
+
+def rowed(picture, config):
+    """Kosmos-2.5: flattened patches, each after its row and column, pooled into latents."""
+    flat, rows, columns = _flat(picture, 16)
+    places = torch.cartesian_prod(torch.arange(1, rows + 1), torch.arange(1, columns + 1))
+    return {"flattened_patches": torch.cat([places.float(), flat], 1)[None]}, [IMAGE] * 8
+
+
+def celled(picture, config):
+    """Inkling 2: the pixels of each token, and the grid in tokens."""
+    flat, rows, columns = _flat(picture, 16)
+    return {
+        "pixel_values": flat.view(-1, 16, 16, 3),
+        "image_grid_thw": torch.tensor([[1, rows, columns]]),
+    }, [IMAGE] * (rows * columns)
+
+
+def unplaced(picture, config):
+    """Inkling: the pixels of each token in two frames, and no grid."""
+    flat, rows, columns = _flat(picture, 40)
+    pixels = flat.view(-1, 1, 40, 40, 3).expand(-1, 2, -1, -1, -1)
+    return {"pixel_values": pixels}, [IMAGE] * (rows * columns)
 
 
 def prefixed(picture, config):
@@ -197,14 +228,17 @@ def anyres(picture, config):
     return {"pixel_values": pixels[None], "image_sizes": torch.tensor([[height, width]])}, tokens
 
 
-def positioned(picture, config):
-    """Gemma 4: patches row by row with their places, padded; three by three make a token."""
-    _, height, width = picture.shape
-    rows, columns = height // 8, width // 8
-    patches = picture.reshape(3, rows, 8, columns, 8).permute(1, 3, 2, 4, 0).reshape(1, rows * columns, -1)
-    places = torch.stack(torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy"), -1).reshape(1, -1, 2)
-    patches, places = torch.cat([patches, patches[:, :9] * 0], 1), torch.cat([places, places[:, :9] * 0 - 1], 1)
-    return {"pixel_values": patches, "image_position_ids": places}, [IMAGE] * (rows * columns // 9)
+def positioned(side, *, pooled):
+    """Gemma 4: patches of side × side pixels row by row with their places, padded; some of them make a token."""
+
+    def encode(picture, config):
+        flat, rows, columns = _flat(picture, side)
+        places = torch.stack(torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy"), -1)
+        patches, places = torch.cat([flat, flat[:9] * 0])[None], places.reshape(-1, 2)
+        places = torch.cat([places, places[:9] * 0 - 1])[None]
+        return {"pixel_values": patches, "image_position_ids": places}, [IMAGE] * (rows * columns // pooled)
+
+    return encode
 
 
 def sized(picture, config):
@@ -389,6 +423,118 @@ SPECIMENS = {
     "glm46v": Specimen(patched(), [(4, 6)], {**_QWEN, **_MROPE}, _WIDE, types=True),
     "glm_ocr": Specimen(patched(), [(4, 6)], {**_QWEN, **_MROPE}, _WIDE, types=True),
     "cosmos3_omni": Specimen(patched(), [(4, 6)], _QWEN, _WIDE, types=True),
+    "cosmos3_edge": Specimen(
+        patched(frames=1),
+        [(4, 6)],
+        {
+            **_QWEN,
+            f"{_T}rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+        },
+        _WIDE,
+        types=True,
+    ),
+    "glm5_next": Specimen(
+        patched(),
+        [(4, 6)],
+        {
+            **_QWEN,
+            f"{_T}num_key_value_heads": 4,
+            f"{_T}qk_rope_head_dim": 0,
+            f"{_T}qk_nope_head_dim": 16,
+            f"{_T}qk_head_dim": 16,
+        },
+        _WIDE,
+        types=True,
+    ),
+    "qwen4_exp": Specimen(
+        patched(),
+        [(4, 6)],
+        {
+            **_QWEN,
+            **_MROPE,
+            f"{_T}indexer_n_heads": 2,
+            f"{_T}indexer_kv_heads": 1,
+            f"{_T}indexer_head_dim": 16,
+            f"{_T}indexer_budget": 8,
+            f"{_T}indexer_compress_ratio": 4,
+            f"{_T}hc_lowrank": 8,
+            f"{_T}ple_embed_dim": 64,
+        },
+        _WIDE,
+        types=True,
+    ),
+    "dots3_note": Specimen(
+        patched(frames=1),
+        [(4, 6)],
+        {
+            **_QWEN,
+            f"{_T}num_key_value_heads": 4,
+            f"{_T}per_layer_config": {},
+            f"{_T}layer_types": ["indexed_attention", "sliding_attention"] * 2,
+            f"{_T}rope_parameters": {
+                kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("indexed_attention", "sliding_attention")
+            },
+            f"{_T}index_topk": 8,
+            f"{_V}per_layer_config": {},
+            f"{_V}mlp_layer_types": ["dense", "dense"],
+            f"{_V}adapter_in_dim": 64,
+            f"{_V}adapter_out_dim": 64,
+            "audio_config.adapter_input_size": 64,
+            "audio_config.adapter_out_dim": 64,
+            "audio_config.downsample_hidden_size": 16,
+            "audio_config.conv_output_size": 256,
+        },
+        _WIDE,
+    ),
+    "minimax_m3_vl": Specimen(
+        patched(),
+        [(4, 6)],
+        {
+            **_QWEN,
+            f"{_T}layer_types": ["full_attention", *["minimax_m3_sparse"] * 3],
+            f"{_T}index_block_size": 4,
+            f"{_T}index_topk_blocks": 3,
+            f"{_T}rotary_dim": 16,
+            f"{_T}dense_intermediate_size": 64,
+            f"{_T}shared_intermediate_size": 64,
+            "merged_hidden_size": None,
+        },
+        _WIDE,
+    ),
+    "inkling2": Specimen(
+        celled,
+        [(4, 6)],
+        {
+            f"{_V}patch_size": 8,
+            f"{_V}projection_hidden_dim": 64,
+            f"{_T}swa_num_attention_heads": 4,
+            f"{_T}swa_num_key_value_heads": 2,
+            f"{_T}swa_head_dim": 16,
+            f"{_T}unpadded_vocab_size": 300,
+        },
+        _WIDE,
+    ),
+    "inkling_mm_model": Specimen(
+        unplaced,
+        [],
+        {f"{_T}swa_num_attention_heads": 4, f"{_T}swa_num_key_value_heads": 2, f"{_T}swa_head_dim": 16},
+        (80, 120),
+    ),
+    "muse_glimmer": Specimen(patched(merged=False), [(4, 6)], {f"{_V}patch_size": 8, "out_hidden_size": 256}, _WIDE),
+    "muse_spark": Specimen(
+        patched(merged=False),
+        [(4, 6)],
+        {
+            f"{_V}patch_size": 8,
+            "out_hidden_size": 256,
+            f"{_T}moe_hidden_size": 64,
+            f"{_T}qk_scale_factor": 2.0,
+            "audio_config.patch_sizes": [16, 6],
+            "audio_config.hidden_sizes": [64, 64],
+            "audio_config.depths": [1, 1],
+        },
+        _WIDE,
+    ),
     "exaone4_5": Specimen(patched(), [(4, 6)], _QWEN, _WIDE),
     "hyperclovax_vision_v2": Specimen(patched(), [(4, 6)], _QWEN, _WIDE),
     "cohere_compass": Specimen(
@@ -475,7 +621,7 @@ SPECIMENS = {
         proof=False,
     ),
     "gemma4": Specimen(
-        positioned,
+        positioned(8, pooled=9),
         [(3, 4)],
         {
             f"{_T}per_layer_config": None,
@@ -496,6 +642,30 @@ SPECIMENS = {
         (72, 96),
         types=True,
         sharpness=1.0,
+    ),
+    "gemma4_unified": Specimen(
+        positioned(24, pooled=1),
+        [(3, 4)],
+        {
+            f"{_T}per_layer_config": {},
+            "vision_config": {
+                "model_type": "gemma4_unified_vision",
+                "patch_size": 8,
+                "model_patch_size": 24,
+                "pooling_kernel_size": 3,
+                "mm_embed_dim": 64,
+                "mm_posemb_size": 16,
+                "output_proj_dims": 64,
+            },
+        },
+        (72, 96),
+        types=True,
+    ),
+    "shieldgemma2": Specimen(
+        square,
+        [(4, 4)],
+        {**_LARGE, f"{_T}layer_types": ["sliding_attention", "full_attention"] * 2, "mm_tokens_per_image": 16},
+        (64, 64),
     ),
     "fast_vlm": Specimen(
         square,
@@ -523,6 +693,19 @@ SPECIMENS = {
     ),
     "pp_chart2table": Specimen(square, [(4, 4)], {f"{_V}image_size": 128, f"{_V}patch_size": 8}, (128, 128), part=0.5),
     "mistral3": Specimen(sized, [(4, 6)], {f"{_V}patch_size": 8, f"{_V}image_size": 128}, _WIDE),
+    "mistral_large4": Specimen(
+        sized,
+        [(4, 6)],
+        {
+            f"{_V}patch_size": 8,
+            f"{_V}image_size": 128,
+            f"{_T}kv_source_layers": None,
+            f"{_T}num_key_value_heads": 4,
+            f"{_T}qk_head_dim": 16,
+            f"{_T}index_topk": 8,
+        },
+        _WIDE,
+    ),
     "lighton_ocr": Specimen(unbroken, [(4, 6)], {f"{_V}patch_size": 8, f"{_V}image_size": 128}, _WIDE),
     "internvl": Specimen(
         tiled(64, together),
@@ -684,6 +867,17 @@ SPECIMENS = {
     ),
     "fuyu": Specimen(lines, [(4, 6)], {"patch_size": 16}, _WIDE),
     "kosmos-2": Specimen(latent(64), [], {**_SQUARE, f"{_T}attention_heads": 4}),
+    "kosmos-2.5": Specimen(
+        rowed,
+        [],
+        {f"{_T}attention_heads": 4, f"{_T}dropout": 0.0, f"{_V}max_num_patches": 64, "latent_query_num": 8},
+        _WIDE,
+    ),
+    "instructblip": Specimen(
+        latent(32, qformer_input_ids=torch.tensor([[5, 6, 7]])),
+        [],
+        {**_SQUARE, "image_token_index": 290, f"{_T}word_embed_proj_dim": 64, f"{_T}dropout": 0.0},
+    ),
     "blip-2": Specimen(
         latent(32), [], {**_SQUARE, "image_token_index": 290, f"{_T}word_embed_proj_dim": 64, f"{_T}dropout": 0.0}
     ),

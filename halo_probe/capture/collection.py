@@ -17,12 +17,14 @@ from halo_probe.capture.dispatch import AttentionCall
 from halo_probe.capture.layers import Layer
 from halo_probe.capture.masks import RowMasks
 from halo_probe.capture.override import EditedLogits
-from halo_probe.capture.rows import image_attention, row_logits, visible_tokens
+from halo_probe.capture.rows import image_attention, learned_sinks, row_logits, visible_tokens
 from halo_probe.capture.session import Session
 from halo_probe.errors import CaptureError
 
 _BLOCK_LOGITS = 2**22
 """Logits of one block, 16 MiB of float32: it bounds the memory of scoring, and of the queries that wait for it."""
+_BY_QUERY = ("position_bias", "sinks")
+"""Arguments of attention functions that hold something else for every query."""
 _FIELDS = 3  # visual mass, first mass, visible
 
 
@@ -153,11 +155,12 @@ class Rows:
         return [self._cut([host[layer] for layer in self._layers], rows) for rows in source]
 
     def _may_wait(self, layer: Layer, call: AttentionCall) -> bool:
-        if not self._wait or len(self._session.steps) > 1 or call.arguments.get("position_bias") is not None:
+        by_query = any(call.arguments.get(name) is not None for name in _BY_QUERY)
+        if not self._wait or len(self._session.steps) > 1 or by_query:
             return False
         if layer.type == "full_attention":
             return self._session.appends
-        nothing_dropped = self._session.dropped(layer, keys=call.key.shape[2]) == 0
+        nothing_dropped = call.key.shape[2] >= self._session.seen
         return self._session.replaces and nothing_dropped and not layer.crosses
 
     def _score_waiting(self, layer: Layer) -> None:
@@ -197,7 +200,8 @@ class Rows:
     ) -> None:
         places = self._session.places(dropped=dropped, device=logits.device)
         columns = places[:, 1:]
-        seen = image_attention(logits, columns, first=places[:, 0], sink_logits=arguments.get("s_aux"))
+        sinks = learned_sinks(arguments, rows=logits.shape[2])
+        seen = image_attention(logits, columns, first=places[:, 0], sink_logits=sinks)
         visible = seen.visible if unedited is None else visible_tokens(unedited, columns)
         first_mass = torch.full_like(seen.first_mass, torch.nan) if layer.crosses else seen.first_mass
         scalars = torch.stack([seen.visual_mass, first_mass, visible.float()], dim=-1)

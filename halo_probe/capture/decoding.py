@@ -36,6 +36,7 @@ class Decoding:
         mode = self._config.get_generation_mode(arguments.get("assistant_model"))
         self._mode = str(getattr(mode, "value", mode))
         self._beams = self._mode in _BEAMS
+        self._stops = bool(arguments.get("stopping_criteria") or self._config.stop_strings)
         self._check(model, arguments)
 
     @property
@@ -107,13 +108,16 @@ class Decoding:
     def replies(self, tokens: np.ndarray) -> list[tuple[np.ndarray, bool]]:
         """Cut each sequence after its first end-of-sequence token, or before the padding that follows another stop.
 
+        Padding follows where a stop string or a stopping criterion ended a sequence and others went on; elsewhere the
+        pad token is a token like others.
+
         Args:
             tokens: S × T, int64.
 
         Returns:
             The tokens of each, and whether the last ends the sequence.
         """
-        pad = self._config.pad_token_id
+        pad = self._config.pad_token_id if self._stops and len(tokens) > 1 else None
         replies = []
         for row in tokens:
             stops = np.flatnonzero(np.isin(row, self._ends))

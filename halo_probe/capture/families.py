@@ -76,6 +76,7 @@ GENERAL_TOKENS = "image_token_id or image_token_index or image_patch_id or visio
 _ENCODER_DECODER = "an encoder-decoder: the image is in the encoder, not among the keys of the decoder's own layers"
 _OWN_ATTENTION = "its language model computes attention itself, not by transformers' attention functions"
 _LINEAR = "linear-attention"
+_SELECTS = "sparse layers select the keys that a head sees"
 _QWEN = patches()
 _TOWER = squares("a square of `image_size` // `patch_size` a side", vision_patches)
 _RESAMPLED = "a resampler pools the image into latents, which have no place in it"
@@ -89,10 +90,12 @@ FAMILIES: tuple[Family, ...] = (
     Family("chameleon", squares("codes: `resolution` // the reduction of the tokenizer", grids.code_square)),
     Family("cohere2_vision", tiles.COHERE, layers=SLIDING),
     Family("cohere_compass", _QWEN),
+    Family("cosmos3_edge", _QWEN),
     Family("cosmos3_omni", _QWEN),
     Family("deepseek_vl", _TOWER),
     Family("deepseek_vl_hybrid", _TOWER, note="a second tower sees a higher resolution, on the same grid"),
     Family("diffusion_gemma", refusal="it denoises blocks of tokens at once, so no step predicts one token"),
+    Family("dots3_note", _QWEN, layers=("indexed_attention", "sliding_attention"), note=_SELECTS),
     Family("emu3", grids.LINE_ENDED),
     Family("ernie4_5_vl_moe", _QWEN),
     Family("evolla", refusal="it reads proteins, not images"),
@@ -115,10 +118,12 @@ FAMILIES: tuple[Family, ...] = (
         note="the last layers share the keys of earlier ones",
     ),
     Family("gemma4", grids.POOLED, layers=SLIDING, note="the last layers may share the keys of earlier ones"),
+    Family("gemma4_unified", grids.PLACED, layers=SLIDING),
     Family("git", refusal=_OWN_ATTENTION),
     Family("glm46v", _QWEN),
     Family("glm4v", _QWEN),
     Family("glm4v_moe", _QWEN),
+    Family("glm5_next", _QWEN, layers=("indexed_attention",), skipped=_LINEAR, note=_SELECTS),
     Family("glm_ocr", _QWEN),
     Family("glmga", _QWEN),
     Family("got_ocr2", tiles.GOT, note="a token stands for the upper left of its cell: two convolutions of stride 2"),
@@ -127,10 +132,15 @@ FAMILIES: tuple[Family, ...] = (
     Family("idefics", refusal="the image is in gated cross-attention blocks between the layers, after a resampler"),
     Family("idefics2", layers=("sliding_attention",), note=_RESAMPLED),
     Family("idefics3", tiles.IDEFICS3),
+    Family("inkling2", patches(""), layers=("hybrid_sliding",), note="a learned sink for every query"),
+    Family("inkling_mm_model", layers=("hybrid_sliding",), note="`generate` is not told how the patches lie"),
+    Family("instructblip", token="image_token_index", note=_RESAMPLED),  # noqa: S106 - a name in a configuration
+    Family("instructblipvideo", refusal="it reads videos, and its configuration has no image token id"),
     Family("internvl", tiles.INTERNVL),
     Family("janus", _TOWER),
     Family("kimi_k25", patches("merge_kernel_size"), note="compressed keys, expanded for every head"),
     Family("kosmos-2", mask="image_embeds_position_mask", note=_RESAMPLED),
+    Family("kosmos-2.5", mask="image_embeds_position_mask", note=_RESAMPLED),
     Family("lfm2_vl", tiles.LFM2, skipped="convolution"),
     Family("lfm3_vl", _QWEN, skipped=_LINEAR),
     Family("lighton_ocr", sized("spatial_merge_size")),
@@ -142,8 +152,21 @@ FAMILIES: tuple[Family, ...] = (
     Family("minicpm_ocr", tiles.SLICES, skipped=_LINEAR),
     Family("minicpmv4_6", tiles.SLICES, skipped=_LINEAR),
     Family("minicpmv4_7", tiles.SLICES, skipped=_LINEAR),
+    Family(
+        "minimax_m3_vl",
+        _QWEN,
+        token="image_token_index",  # noqa: S106 - as above
+        layers=("minimax_m3_sparse", "full_attention"),
+        note=_SELECTS,
+    ),
     Family("mistral3", sized("spatial_merge_size"), note="a break token with an id of its own stands between the rows"),
     Family("mistral4", refusal="it is a language model without images"),
+    Family(
+        "mistral_large4",
+        sized("spatial_merge_size"),
+        layers=("indexed_attention",),
+        note=f"{_SELECTS}; a break token with an id of its own stands between the rows",
+    ),
     Family(
         "mllama",
         tiles.MLLAMA,
@@ -153,6 +176,8 @@ FAMILIES: tuple[Family, ...] = (
         note="`last` is the last cross-attention layer, not the model's last; `visual_mass` is 1 but for class tokens",
     ),
     Family("molmo2", grids.TWO_GRIDS, note="a column token with an id of its own ends each row"),
+    Family("muse_glimmer", patches("merge_size"), layers=SLIDING),
+    Family("muse_spark", patches("merge_size"), layers=SLIDING),
     Family("ovis2", tiles.OVIS),
     Family("paddleocr_vl", _QWEN),
     Family("paligemma", _TOWER, note="the whole prompt sees itself"),
@@ -170,6 +195,14 @@ FAMILIES: tuple[Family, ...] = (
     Family("qwen3_omni_moe_thinker", _QWEN),
     Family("qwen3_vl", _QWEN, note="the first layers add features of the image again"),
     Family("qwen3_vl_moe", _QWEN, note="the first layers add features of the image again"),
+    Family("qwen4_exp", _QWEN, layers=("indexed_attention",), skipped=_LINEAR, note=_SELECTS),
+    Family(
+        "shieldgemma2",
+        squares("a square of `mm_tokens_per_image` tokens", lambda config: config.mm_tokens_per_image),
+        token="image_token_index",  # noqa: S106 - as above
+        layers=SLIDING,
+        note="as gemma3",
+    ),
     Family("smolvlm", tiles.IDEFICS3),
     Family("t5gemma2", refusal=_ENCODER_DECODER),
     Family("udop", refusal=_ENCODER_DECODER),
@@ -179,3 +212,15 @@ FAMILIES: tuple[Family, ...] = (
     Family("vision-encoder-decoder", refusal=_ENCODER_DECODER),
 )
 """The families, by name. Those without a refusal are proven in tests/halo_probe/test_families.py."""
+
+_NEWLINES = "no grid; newlines or separators with the image token's id are counted as image tokens"
+_TILES = "no grid, though its tiles have one"
+NOT_PROVEN: dict[str, str] = {
+    "deepseek_ocr2": _NEWLINES,
+    "granite4_vision": _NEWLINES,
+    "granite_docling": _TILES,
+    "nemotron_h_omni": "no grid; refused where its configuration has no image token id",
+    "step3p7": _TILES,
+    "unlimited_ocr": _NEWLINES,
+}
+"""Families of transformers that are in no row: the general rule tries them, and nothing proves it. What they lack."""

@@ -2,7 +2,7 @@
 
 import sys
 
-from halo_probe.capture.families import FAMILIES, GENERAL_TOKENS, Family
+from halo_probe.capture.families import FAMILIES, GENERAL_TOKENS, NOT_PROVEN, Family
 
 _OPENING = """\
 # Families of models
@@ -61,6 +61,14 @@ def families_page() -> str:
         "| family | why |",
         "|---|---|",
         *(f"| {family.model_type} | {family.refusal} |" for family in refused),
+        "",
+        "## Not proven",
+        "",
+        "The general rule tries these families of transformers; no test of this project runs them.",
+        "",
+        "| family | what is missing |",
+        "|---|---|",
+        *(f"| {model_type} | {missing} |" for model_type, missing in NOT_PROVEN.items()),
     ]
     tokens = " or ".join(f"`{name}`" for name in GENERAL_TOKENS.split(" or "))
     return "\n".join(lines) + "\n" + _CLOSING.format(tokens=tokens)

@@ -123,15 +123,16 @@ def patches(merge: str = "spatial_merge_size") -> Rule:
 
     Args:
         merge: Where the vision configuration has the number of patches along a token's sides: one, or one for each.
+            Empty where the grid is already in tokens.
     """
 
     def blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
-        sides = getattr(config.vision_config, merge)
+        sides = getattr(config.vision_config, merge) if merge else 1
         vertical, horizontal = (sides, sides) if isinstance(sides, int) else sides
         for frames, height, width in table(prompts.given("image_grid_thw")):
             yield Block((View(0, height // vertical, width // horizontal),) * frames)
 
-    return Rule(f"`image_grid_thw[i, 1:]` // `{merge}`", blocks)
+    return Rule("`image_grid_thw[i, 1:]`" + (f" // `{merge}`" if merge else ", in tokens"), blocks)
 
 
 def squares(says: str, tokens: Callable[[Any], int]) -> Rule:
@@ -234,8 +235,8 @@ def _limited(height: int, width: int, most: int) -> tuple[int, int]:
     return (int(height // ratio), int(width // ratio)) if ratio > 1.1 else (height, width)  # noqa: PLR2004 - theirs
 
 
-def _pooled_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
-    pool = read(config, "vision_config.pooling_kernel_size")
+def _placed_blocks(pooling: str, config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
+    pool = read(config, pooling) if pooling else 1
     positions = prompts.given("image_position_ids")
     for width, height in table(positions.amax(dim=1) + 1):
         yield Block((View(0, height // pool, width // pool),))
@@ -286,7 +287,11 @@ LLAVA = Rule(
     endless=True,
 )
 ANYRES = Rule("base square, then the unpadded high-resolution grid, whose newline column is left out", _anyres_blocks)
-POOLED = Rule("(largest `image_position_ids` + 1) // `pooling_kernel_size`: not always a square", _pooled_blocks)
+POOLED = Rule(
+    "(largest `image_position_ids` + 1) // `pooling_kernel_size`: not always a square",
+    partial(_placed_blocks, "vision_config.pooling_kernel_size"),
+)
+PLACED = Rule("largest `image_position_ids` + 1: not always a square", partial(_placed_blocks, ""))
 FRAMED = Rule("`image_grid_thw` // `spatial_merge_size`; begin, end and newline tokens are left out", _framed_blocks)
 TWO_GRIDS = Rule("`image_grids`: low resolution, then high; both show the whole image", _two_grid_blocks)
 MERGED = Rule("`image_grid_thw` // `image_merge_sizes`", _merged_blocks)

@@ -11,6 +11,15 @@ from halo_probe.errors import CaptureError
 
 _PACKED = ("cu_seq_lens_q", "cu_seqlens_q", "cache")
 """Arguments of attention functions that come with packed rows or a paged cache."""
+_KNOWN = {
+    *("scaling", "softcap", "position_bias", "s_aux", "sinks", "sliding_window"),  # change the row, and are read
+    *("dropout", "is_causal"),  # do not change it: none in evaluation, and the last queries are behind every key
+    *_PACKED,
+}
+"""Arguments that attention functions of transformers declare. One that they do not declare does nothing, but for:"""
+_SELECTED = ("block_indices", "indices")
+"""Keys that the layer selects by itself; for `sdpa` and `eager` they are in the mask already."""
+_MASKED = ("sdpa", "eager")
 
 
 def is_flash(kernel: str) -> bool:
@@ -31,6 +40,7 @@ class RowMasks:
     def __init__(self, session: Session, *, kernel: str) -> None:
         self._session = session
         self._flash = is_flash(kernel)
+        self._masked = kernel in _MASKED
         self._known: list[tuple[Any, tuple[Any, ...], torch.Tensor | None]] = []
         self._pass = -1
 
@@ -46,13 +56,15 @@ class RowMasks:
             Broadcastable to B × H × R × K, float32; None where every key is attended to.
 
         Raises:
-            CaptureError: If the rows of the batch are packed into one.
+            CaptureError: If the rows of the batch are packed into one, or if the attention function was given something
+                that the probe cannot read.
         """
         if packed := [name for name in _PACKED if call.arguments.get(name) is not None]:
             raise CaptureError(
                 f"The attention function was given {packed[0]!r}: rows packed into one, or a paged cache, cannot be "
                 "recorded; generate with a padded batch and an ordinary cache."
             )
+        self._refuse_unknown(call)
         if self._pass != self._session.seen:
             self._known, self._pass = [], self._session.seen
         window = call.arguments.get("sliding_window") if self._flash else None
@@ -60,17 +72,26 @@ class RowMasks:
         for mask, known, bias in self._known:
             if mask is call.mask and known == key:
                 return bias
-        allowed = None if layer.crosses else self._within_reach(layer, call, rows, window)
+        allowed = None if layer.crosses else self._within_reach(call, rows, window)
         bias = _read_mask(call, rows)
         if allowed is not None:
             bias = _hidden(allowed) if bias is None else bias + _hidden(allowed)
         self._known.append((call.mask, key, bias))
         return bias
 
-    def _within_reach(self, layer: Layer, call: AttentionCall, rows: int, window: int | None) -> torch.Tensor | None:
+    def _refuse_unknown(self, call: AttentionCall) -> None:
+        selected = () if self._masked else _SELECTED
+        read = call.reads - _KNOWN - {*_SELECTED}
+        if names := [name for name in (*selected, *sorted(read)) if call.arguments.get(name) is not None]:
+            raise CaptureError(
+                f"The attention function was given {names[0]!r}, which changes the attention in a way that the probe "
+                "does not read: load the model with attn_implementation=sdpa or eager, or do not record it."
+            )
+
+    def _within_reach(self, call: AttentionCall, rows: int, window: int | None) -> torch.Tensor | None:
         """1 × 1 × R × K, bool: keys that are neither ahead of the query nor behind its window; None where all are."""
         seen, keys = self._session.seen, call.key.shape[2]
-        dropped = self._session.dropped(layer, keys=keys)
+        dropped = max(seen - keys, 0)  # whichever they were: none of the newest, which alone can be ahead
         if rows == 1 and dropped + keys == seen and (window is None or keys <= window):
             return None
         device = call.key.device

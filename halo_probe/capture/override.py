@@ -11,7 +11,7 @@ import torch
 from halo_probe.capture.dispatch import AttentionCall
 from halo_probe.capture.layers import Layer
 from halo_probe.capture.masks import RowMasks
-from halo_probe.capture.rows import full_precision, row_logits
+from halo_probe.capture.rows import full_precision, learned_sinks, row_logits
 from halo_probe.capture.session import Session
 from halo_probe.errors import CaptureError
 
@@ -108,15 +108,15 @@ def weighted_values(logits: torch.Tensor, call: AttentionCall) -> torch.Tensor:
 
     Args:
         logits: B × H × K, float32.
-        call: For the values and the learned sinks, B × G × K × E and H.
+        call: For the values, B × G × K × E, and the learned sinks.
 
     Returns:
         B × H × E, float32; zero where every key is hidden.
     """
     batch, heads, keys = logits.shape
-    sinks = call.arguments.get("s_aux")
+    sinks = learned_sinks(call.arguments, rows=1)
     if sinks is not None:
-        logits = torch.cat([logits, sinks.float().view(1, -1, 1).expand(batch, -1, -1)], dim=-1)
+        logits = torch.cat([logits, sinks[:, :, 0].float().expand(batch, -1, -1)], dim=-1)
     # An edit may hide every key of a cross-attention layer: the softmax is NaN there.
     weights = torch.softmax(logits, dim=-1).nan_to_num(0.0)[..., :keys]
     value = call.value.float()

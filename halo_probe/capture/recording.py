@@ -31,7 +31,7 @@ class Generation:
     layers: tuple[Layer, ...]
     """The L layers, in the order of the maps."""
     eq1: np.ndarray
-    """T × L × M, float32: `A_eq1`, sums to 1; NaN where a step sees no image token."""
+    """T × L × M, float32: `A_eq1`, sums to 1; the mean over the heads that see an image token, NaN where none does."""
     raw: np.ndarray
     """T × L × M, float32: `A_raw`, sums to `visual_mass`."""
     visual_mass: np.ndarray
@@ -40,7 +40,8 @@ class Generation:
     """T × L, float32 in [0, 1]: share of the attention that falls on the first token of the prompt; NaN in layers that
     attend to the image alone."""
     visible: np.ndarray
-    """T × L, int32: image tokens within the layer's reach; less than M once a sliding window has left some behind."""
+    """T × L, int32: image tokens that some head of the layer can attend to; less than M once a sliding window has left
+    some behind, or where the layer itself selects keys."""
     heads: np.ndarray | None = field(default=None, repr=False)
     """T × L × H × M, float32: attention of each head before the mean, only with `heads="all"`."""
     sink_tokens: np.ndarray | None = None

@@ -20,7 +20,8 @@ class ImageAttention:
     """
 
     eq1: torch.Tensor
-    """B × R × M: mean over heads of the softmax over the image tokens alone; NaN where none is visible."""
+    """B × R × M: mean over the heads that see an image token of the softmax over the image tokens alone; NaN where no
+    head sees one."""
     raw: torch.Tensor
     """B × R × M: mean over heads of the softmax over all keys; sums to `visual_mass`."""
     visual_mass: torch.Tensor
@@ -28,7 +29,8 @@ class ImageAttention:
     first_mass: torch.Tensor
     """B × R: share of the attention that falls on the first token of the prompt."""
     visible: torch.Tensor
-    """B × R: number of image tokens that the query may attend to; others are masked or have left a sliding cache."""
+    """B × R: number of image tokens that the query may attend to in some head; others are masked in every head or have
+    left a sliding cache."""
     heads: torch.Tensor
     """B × H × R × M: `raw` before the mean over heads."""
 
@@ -65,6 +67,21 @@ def row_logits(
     return logits if bias is None else logits + bias
 
 
+def learned_sinks(arguments: Mapping[str, Any], *, rows: int) -> torch.Tensor | None:
+    """The logits of the learned sinks of the last R queries, broadcastable to B × H × R × 1; None without any.
+
+    Args:
+        arguments: Keyword arguments of the attention function: `s_aux`, one sink for each head, or `sinks`, one for
+            each head and query (B × H × Q × 1).
+        rows: R.
+    """
+    if (by_query := arguments.get("sinks")) is not None:
+        sinks: torch.Tensor = by_query[:, :, -rows:]
+        return sinks
+    by_head = arguments.get("s_aux")
+    return None if by_head is None else by_head.view(1, -1, 1, 1)
+
+
 def image_attention(
     logits: torch.Tensor,
     columns: torch.Tensor,
@@ -79,11 +96,12 @@ def image_attention(
         columns: B × M, int64, the keys of the image tokens; negative where a row has fewer than M or the cache has
             dropped the key.
         first: B, int64, the key of the prompt's first token, negative where the cache has dropped it; key 0 for None.
-        sink_logits: H, the logit of each head's learned sink, which takes part in the softmax and is no key.
+        sink_logits: Broadcastable to B × H × R × 1, the logits of the learned sinks, which take part in the softmax and
+            are no keys; the logits have the dimension R then.
     """
     total = torch.logsumexp(logits, dim=-1, keepdim=True)
     if sink_logits is not None:
-        total = torch.logaddexp(total, sink_logits.float().view(-1, *[1] * (logits.dim() - 2)))
+        total = torch.logaddexp(total, sink_logits.float())
     if first is None:
         first = torch.zeros_like(columns[:, 0])
     total = total.clamp(min=torch.finfo(total.dtype).min)  # where all is hidden the shares are 0 and not -inf - -inf
@@ -91,19 +109,21 @@ def image_attention(
     image_logits = gathered[..., 1:]
     shares = torch.exp(gathered - total)
     heads = shares[..., 1:]
+    blind = torch.isneginf(image_logits).all(dim=-1, keepdim=True)
+    own_shares = torch.softmax(image_logits, dim=-1).masked_fill(blind, 0.0)
     return ImageAttention(
-        eq1=torch.softmax(image_logits, dim=-1).mean(dim=1),
+        eq1=own_shares.sum(dim=1) / (~blind).sum(dim=1),
         raw=heads.mean(dim=1),
         visual_mass=heads.sum(dim=-1).mean(dim=1),
         first_mass=shares[..., 0].mean(dim=1),
-        visible=torch.isfinite(image_logits[:, 0]).sum(dim=-1),
+        visible=torch.isfinite(image_logits).any(dim=1).sum(dim=-1),
         heads=heads,
     )
 
 
 def visible_tokens(logits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """How many image tokens each query may attend to, B or B × R, int64; arguments as in `image_attention`."""
-    return torch.isfinite(_gather(logits[:, :1], columns)[:, 0]).sum(dim=-1)
+    """How many image tokens each query may attend to in some head, B or B × R, int64; see `image_attention`."""
+    return torch.isfinite(_gather(logits, columns)).any(dim=1).sum(dim=-1)
 
 
 def _gather(logits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

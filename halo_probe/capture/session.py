@@ -10,9 +10,16 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from halo_probe.capture.image_tokens import ImageTokens
 from halo_probe.capture.layers import Layer
+from halo_probe.errors import CaptureError
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_DROP_OLDEST = ("sliding_attention", "chunked_attention", "hybrid_sliding")
+"""Types of layers whose cache drops the oldest keys."""
+_KEEP_PROMPT = ("reference_sliding_attention",)
+"""Types of layers whose cache keeps the prompt and drops the oldest keys of the reply."""
 
 
 class Session:
@@ -67,8 +74,20 @@ class Session:
                 hook.remove()
 
     def dropped(self, layer: Layer, *, keys: int) -> int:
-        """How many of the oldest keys a sliding cache that now holds so many has let go of."""
-        return 0 if layer.crosses else max(self.seen - keys, 0)
+        """How many of the oldest keys a sliding cache that now holds so many has let go of.
+
+        Raises:
+            CaptureError: If keys are missing from a layer that is not known to drop the oldest.
+        """
+        missing = 0 if layer.crosses else max(self.seen - keys, 0)
+        if not missing or layer.type in _DROP_OLDEST:
+            return missing
+        if layer.type in _KEEP_PROMPT and keys >= self.prompt:
+            return 0
+        raise CaptureError(
+            f"Layer {layer.index} ({layer.type}) holds {keys} keys for {self.seen} positions, and which it dropped is "
+            "not known: record other layers, or generate with fewer tokens than its window has."
+        )
 
     def places(self, *, dropped: int, device: torch.device) -> torch.Tensor:
         """Where the first token of the prompt and then its image tokens are among the keys of a layer.

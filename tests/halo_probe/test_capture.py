@@ -12,8 +12,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from halo_probe.capture import record_attention
 from halo_probe.capture.dispatch import AttentionCall
+from halo_probe.capture.image_tokens import ImageTokens
+from halo_probe.capture.layers import Layer
 from halo_probe.capture.override import weighted_values
-from halo_probe.capture.rows import image_attention, row_logits
+from halo_probe.capture.rows import image_attention, row_logits, visible_tokens
+from halo_probe.capture.session import Session
 from halo_probe.errors import CaptureError, NoImageTokensError, UsageError
 from tests import tiny_models
 
@@ -333,6 +336,32 @@ def test_a_row_that_sees_nothing_has_no_mass():
     assert (attention.visual_mass.item(), attention.first_mass.item(), attention.visible.item()) == (0, 0, 0)
     assert attention.raw.tolist() == [[0, 0]]
     assert attention.eq1.isnan().all()
+
+
+def test_heads_that_see_no_image_token_are_left_out_of_the_mean_of_maps_and_not_of_the_mass():
+    logits = torch.tensor([[[0.0, 0.0, -torch.inf, -torch.inf], [0.0, -torch.inf, 1.0, -torch.inf]]])
+    blind = torch.tensor([[[0.0, -torch.inf, -torch.inf, -torch.inf]]])
+    columns = torch.tensor([[1, 2, 3]])
+    seen, unseen, both = (
+        image_attention(rows, columns) for rows in (logits, blind, torch.cat([blind, logits, blind], dim=1))
+    )
+    assert seen.visible.tolist() == both.visible.tolist() == [2]  # one in each head, and not the same
+    assert visible_tokens(torch.cat([blind, logits], dim=1), columns).tolist() == [2]
+    assert both.eq1.tolist() == seen.eq1.tolist() == [[0.5, 0.5, 0.0]]
+    torch.testing.assert_close(both.visual_mass, seen.visual_mass / 2)
+    assert unseen.eq1.isnan().all()
+
+
+def test_keys_that_are_missing_from_a_layer_of_an_unknown_kind_are_refused():
+    image = ImageTokens(np.arange(3, 7), ())
+    session = Session([image], lengths=[10], prompt=10)
+    session.seen = 14
+    assert session.dropped(Layer(0, "sliding_attention"), keys=8) == 6
+    assert session.dropped(Layer(0, "reference_sliding_attention"), keys=12) == 0
+    assert session.dropped(Layer(0, "window_attention"), keys=14) == 0
+    for kind, keys in [("reference_sliding_attention", 8), ("window_attention", 13), ("full_attention", 13)]:
+        with pytest.raises(CaptureError, match=rf"Layer 0 \({kind}\) holds {keys} keys for 14 positions"):
+            session.dropped(Layer(0, kind), keys=keys)
 
 
 def test_a_prompt_without_an_image_is_refused_before_anything_is_generated(sdpa):

@@ -10,7 +10,7 @@ import tiny_models
 import torch
 from accelerate import cpu_offload, disk_offload
 from PIL import Image, ImageDraw
-from transformers import CompileConfig, DynamicCache, StaticCache
+from transformers import CompileConfig, DynamicCache, LogitsProcessor, StaticCache, StoppingCriteria
 
 from halo_probe.capture import collection, record_attention
 from halo_probe.errors import CaptureError
@@ -100,6 +100,48 @@ def test_every_row_belongs_to_the_token_that_it_predicted(options, copies, model
     assert [one.token_ids.tolist() for one in recording.generations] == tokens.tolist()
     if options.get("num_return_sequences"):
         assert tokens[0].tolist() != tokens[1].tolist()
+
+
+PAD = 5
+
+
+class WritesPad(LogitsProcessor):
+    """A model whose third and later tokens are its pad token."""
+
+    def __init__(self, prompt):
+        self.prompt = prompt
+
+    def __call__(self, input_ids, scores):
+        if input_ids.shape[1] - self.prompt < 2:
+            return scores
+        return torch.full_like(scores, -1e9).index_fill(1, torch.tensor(PAD), 0)
+
+
+class Stops(StoppingCriteria):
+    """Ends the first row after its second token."""
+
+    def __init__(self, prompt):
+        self.prompt = prompt
+
+    def __call__(self, input_ids, scores, **kwargs):
+        done = torch.zeros(len(input_ids), dtype=torch.bool)
+        done[0] = input_ids.shape[1] - self.prompt >= 2
+        return done
+
+
+def test_padding_is_cut_where_another_stop_can_have_left_it_and_a_pad_token_that_was_written_is_kept(model, prompts):
+    alone, batch = prompts
+    options = {"max_new_tokens": 4, "do_sample": False, "sequence_bias": None, "pad_token_id": PAD, "eos_token_id": 1}
+    for inputs, stops, lengths in [(alone[0], False, [4]), (batch, False, [4, 4]), (batch, True, [2, 4])]:
+        prompt = inputs["input_ids"].shape[1]
+        given = {"stopping_criteria": [Stops(prompt)]} if stops else {"logits_processor": [WritesPad(prompt)]}
+        with record_attention(model) as recording:
+            output = model.generate(**inputs, **options, **given)
+        for row, length, generation in zip(output[:, prompt:], lengths, recording.generations, strict=True):
+            assert generation.token_ids.tolist() == row.tolist()[:length]
+            assert row[2:].tolist() == [PAD, PAD] or length == 4
+            assert not generation.ended
+            assert len(generation.eq1) == length
 
 
 def test_assisted_decoding_records_the_tokens_that_were_kept(model, eager, family, prompts):

@@ -1,5 +1,6 @@
 """Every kernel: its way to pass masks, windows, soft-caps and sinks, and what the probe makes of it."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,11 +12,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward as gemma2_attention
 from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as gpt_oss_attention
 from transformers.models.inkling.modeling_inkling import eager_attention_forward as inkling_attention
+from transformers.models.inkling2.modeling_inkling2 import eager_attention_forward as inkling2_attention
 
 from halo_probe.capture import record_attention
 from halo_probe.capture.dispatch import AttentionCall
 from halo_probe.capture.override import weighted_values
-from halo_probe.capture.rows import image_attention, row_logits
+from halo_probe.capture.rows import image_attention, learned_sinks, row_logits
 from halo_probe.errors import CaptureError, UnsupportedModelError
 
 STEPS = 4
@@ -116,7 +118,7 @@ def drawn(*, heads=6, groups=3, keys=11):
     return query, key, value, mask, generator
 
 
-@pytest.mark.parametrize("special", ["softcap", "s_aux", "position_bias"])
+@pytest.mark.parametrize("special", ["softcap", "s_aux", "sinks", "position_bias"])
 def test_what_a_kernel_does_to_its_logits_is_done_to_the_row(special):
     query, key, value, mask, generator = drawn()
     module = SimpleNamespace(num_key_value_groups=2, training=False)
@@ -127,13 +129,16 @@ def test_what_a_kernel_does_to_its_logits_is_done_to_the_row(special):
         module.sinks = torch.randn(6, generator=generator)
         arguments = {"scaling": 0.5, "s_aux": module.sinks}
         output, weights = gpt_oss_attention(module, query, key, value, mask, **arguments)
+    elif special == "sinks":
+        arguments = {"scaling": 0.5, "sinks": 3 * torch.randn(2, 6, 4, 1, generator=generator)}
+        output, weights = inkling2_attention(module, query, key, value, mask, **arguments)
     else:
         arguments = {"scaling": 0.5, "position_bias": torch.randn(2, 6, 4, 11, generator=generator)}
         output, weights = inkling_attention(module, query, key, value, mask, **arguments)
     bias = torch.where(mask < -1, -torch.inf, 0.0)[:, :, -1:]
     logits = row_logits(query[:, :, -1:], key, bias, arguments)
     columns = torch.tensor([[4, 5, 9], [0, 1, 2]])
-    seen = image_attention(logits, columns, first=torch.tensor([3, 0]), sink_logits=arguments.get("s_aux"))
+    seen = image_attention(logits, columns, first=torch.tensor([3, 0]), sink_logits=learned_sinks(arguments, rows=1))
     expected = torch.stack([weights[row][:, -1, columns[row]] for row in range(2)])
     torch.testing.assert_close(seen.heads[:, :, 0], expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(seen.first_mass[0, 0], weights[0, :, -1, 3].mean(), atol=1e-6, rtol=0)
@@ -150,6 +155,28 @@ def test_packed_rows_are_refused():
     layer.forward = lambda *args, **kwargs: forward(*args, cu_seq_lens_q=torch.tensor([0, 4]), **kwargs)
     with pytest.raises(CaptureError, match="'cu_seq_lens_q': rows packed into one"), record_attention(model):
         model.generate(**inputs, **FIXED)
+
+
+class Tempered(FlashStandIn):
+    """A kernel that declares an argument of its own."""
+
+    def __call__(self, *args, temperature=None, **kwargs):
+        return super().__call__(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "sdpa"])
+@pytest.mark.parametrize("name", ["block_indices", "indices", "temperature", "token_type_ids"])
+def test_an_argument_that_the_kernel_reads_and_the_probe_does_not_is_refused(name, kernel, monkeypatch):
+    model, inputs = build("qwen3_vl", kernel=kernel)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flash_attention_2", Tempered())
+    layer = model.get_decoder().layers[-1].self_attn
+    forward = layer.forward
+    layer.forward = lambda *args, **kwargs: forward(*args, **{name: torch.ones(1)}, **kwargs)
+    refused = kernel == "flash_attention_2" and name != "token_type_ids"  # sdpa has selected keys in its mask
+    words = pytest.raises(CaptureError, match=rf"'{name}', which changes the attention.*attn_implementation=sdpa")
+    with words if refused else nullcontext(), record_attention(model) as recording:
+        model.generate(**inputs, **FIXED)
+    assert refused or len(recording.generations) == 2
 
 
 @pytest.mark.parametrize("kernel", ["paged|eager", "my_own_kernel"])

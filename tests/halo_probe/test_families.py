@@ -12,6 +12,7 @@ import pytest
 import tiny_families
 import torch
 from tiny_families import SPECIMENS
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.llama4.processing_llama4 import Llama4Processor
 from transformers.models.minicpmv4_6.processing_minicpmv4_6 import MiniCPMV4_6Processor
@@ -19,7 +20,7 @@ from transformers.models.ovis2.processing_ovis2 import Ovis2Processor
 from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
 from halo_probe.capture import record_attention
-from halo_probe.capture.families import FAMILIES, family_of
+from halo_probe.capture.families import FAMILIES, NOT_PROVEN, family_of
 from halo_probe.capture.families_page import families_page
 from halo_probe.capture.image_tokens import check_family, locate_image_tokens
 from halo_probe.errors import CaptureError, NoImageTokensError, UnsupportedModelError
@@ -78,9 +79,10 @@ def run(request):
     with record_attention(model, layers="all", heads="all") as recording:
         probed = model.generate(**inputs, **options)
     (generation,) = recording.generations
+    kernel = model.get_decoder().config._attn_implementation
     model.set_attn_implementation("eager")
     eager, rows = with_eager_rows(model, lambda: model.generate(**inputs, **options))
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation(kernel)
     return Run(request.param, specimen, model, inputs, positions, generation, plain, probed, eager.sequences, rows)
 
 
@@ -120,6 +122,24 @@ def test_the_layers_recorded_are_those_of_the_table(run):
     assert every == (not family.skipped)
 
 
+def test_a_cache_that_keeps_the_prompt_and_drops_the_oldest_of_the_reply_leaves_the_image_where_it_is():
+    change = {"text_config.num_key_value_heads": 4, "text_config.sliding_window": 3}
+    model = tiny_families.build("unlimited_ocr", tiny_families.Specimen(None, [], change))
+    prompt = [*tiny_families.BEFORE, *[model.config.image_token_id] * 16, *tiny_families.AFTER]
+    inputs = {"input_ids": torch.tensor([prompt]), "attention_mask": torch.ones(1, len(prompt), dtype=torch.long)}
+    options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with record_attention(model, layers="all", heads="all") as recording:
+        model.generate(**inputs, **options)
+    (found,) = recording.generations
+    model.set_attn_implementation("eager")
+    _, eager = with_eager_rows(model, lambda: model.generate(**inputs, **options))
+    assert {layer.type for layer in found.layers} == {"reference_sliding_attention"}
+    assert [row.shape[-1] - len(prompt) for row in eager[3]] == [0, 1, 2, 3, 3, 3, 3, 3]
+    expected = np.stack([[rows[:, found.image_positions] for rows in eager[layer.index]] for layer in found.layers])
+    np.testing.assert_allclose(found.heads, expected.swapaxes(0, 1), rtol=0, atol=1e-5)
+    assert (found.visible == 16).all()
+
+
 def features(run, picture):
     """The decoder's input at the image tokens."""
     inputs, _ = tiny_families.encode(run.specimen, run.model.config, picture)
@@ -156,7 +176,7 @@ def test_changing_the_pixels_of_a_cell_changes_its_token_most(run):
 
 
 UNPROVEN_GRIDS = {
-    *("aria", "blip-2", "idefics2", "kosmos-2"),  # no raster
+    *("aria", "blip-2", "idefics2", "inkling_mm_model", "instructblip", "kosmos-2", "kosmos-2.5"),  # no raster
     *("chameleon", "emu3"),  # pixels become codes
     *("fast_vlm", "gemma3n"),  # a convolutional tower, whose tokens see far beyond their cells
     "mllama",  # no token of the prompt has the features
@@ -167,6 +187,13 @@ def test_the_table_holds_exactly_the_families_that_are_proven_or_refused():
     assert {family.model_type for family in FAMILIES if not family.refusal} == set(SPECIMENS)
     assert len({family.model_type for family in FAMILIES}) == len(FAMILIES)
     assert len(SPECIMENS) >= 40
+
+
+def test_every_family_of_transformers_is_proven_or_refused_or_said_to_be_neither():
+    rows = {family.model_type for family in FAMILIES}
+    assert not rows & set(NOT_PROVEN)
+    assert set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES) <= rows | set(NOT_PROVEN)
+    assert all(f"\n| {model_type} | {missing} |\n" in families_page() for model_type, missing in NOT_PROVEN.items())
 
 
 def test_the_page_of_families_is_made_from_the_table():
