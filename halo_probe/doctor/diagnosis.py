@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from dataset_builder.load import load_set
@@ -62,10 +64,14 @@ def _load(model: str) -> tuple[PreTrainedModel, Any]:
             model, dtype="auto", device_map="auto" if torch.cuda.is_available() else "cpu"
         )
     except (OSError, ValueError) as error:  # what transformers raises on what is no model of this kind
-        first_line = str(error).strip().partition("\n")[0]
         raise UsageError(
-            f"{model}: cannot be loaded as an image-text-to-text model of transformers ({first_line}). Give a folder "
-            "with config.json and weights, or the name of a model on the Hub."
+            f"{model}: cannot be loaded as an image-text-to-text model of transformers ({_first_line(error)}). Give a "
+            "folder with config.json and weights, or the name of a model on the Hub."
+        ) from error
+    except (SafetensorError, RuntimeError) as error:  # weights that are cut short, and that are not of this config
+        raise UsageError(
+            f"{model}: its weights cannot be loaded ({_first_line(error)}). Download the checkpoint again: every file "
+            "of weights has to be whole, and of the same model as config.json."
         ) from error
     return network.eval(), processor
 
@@ -80,16 +86,26 @@ def _picture(image: Path | None) -> Image.Image:
         raise UsageError(f"--image {image}: cannot be read as an image ({error}).") from error
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
 def _inputs(network: PreTrainedModel, processor: Any, picture: Image.Image) -> Mapping[str, Any]:
     if getattr(processor, "chat_template", None):
         content = [{"type": "image", "image": picture}, {"type": "text", "text": COUNT_QUESTION}]
-        inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        try:
+            inputs = processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        except TemplateError as error:
+            raise UsageError(
+                f"{network.name_or_path}: no prompt can be made with its chat template ({_first_line(error)}). Mend "
+                "chat_template.jinja in its folder, or download the checkpoint again."
+            ) from error
     else:
         token = getattr(processor, "image_token", None)
         if not isinstance(token, str):

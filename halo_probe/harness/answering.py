@@ -3,8 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
 from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
@@ -18,7 +20,7 @@ from halo_probe.capture.recorder import recording_generate
 from halo_probe.errors import CaptureError, HaloError, NoImageTokensError
 from halo_probe.harness.answers import Answer, Key, token_counts
 from halo_probe.harness.base_model import carries_image, most_tokens, without_chatter
-from halo_probe.harness.batches import Document, check_reply, logging_reads, match_rows
+from halo_probe.harness.batches import Document, check_reply, logging_reads, match_rows, stops
 from halo_probe.harness.boundary import stop
 from halo_probe.harness.check import Call, before_first_call, check_capture, record_once, require_sound
 from halo_probe.harness.emission import Numbers, emitting
@@ -36,6 +38,9 @@ from lmms_eval_tasks.digits import decode_pieces, digit_steps
 
 METHODS = ("generate_until", "generate_until_multi_round")
 """Methods of a base model whose answers are recorded."""
+
+TEXT_ONLY = "halo_text_only"
+"""Key of a task's metadata: true where no document has an image by design."""
 
 _Answer = Callable[[list[Any]], list[Any]]
 _Slab = Sequence[tuple[Key, Any]]
@@ -95,15 +100,23 @@ class Answering:
             stack.callback(own.pop, "clean")
             yield
 
-    def _answer(self, answer: _Answer, requests: list[Any], *, cached: Mapping[Key, Any] | None = None) -> list[Any]:
+    def _answer(
+        self,
+        answer: _Answer,
+        requests: list[Any],
+        *,
+        keys: Sequence[Key] | None = None,
+        cached: Mapping[Key, Any] | None = None,
+    ) -> list[Any]:
         """Answer requests in the order that keeps `generate` calls and documents together.
 
         Args:
             answer: The base model's own method.
             requests: lmms-eval's, each as often as its repeats.
+            keys: Of the requests, where they are some of those that were asked for; left out, they are all.
             cached: Replies that the answers must be equal to.
         """
-        keys = self._keys(requests)
+        keys = self._keys(requests) if keys is None else keys
         results: dict[Key, Any] = {}
         waiting = []
         for key, request in zip(keys, requests, strict=True):
@@ -161,12 +174,14 @@ class Answering:
             )
         if failed:
             return {}
+        thinking = bool(getattr(self.run.lm, "enable_thinking", False))
         documents: list[Document] = [(*request.args[-2:], request.doc_id) for _, request in slab]
         try:
             rows = match_rows(documents, reads=reads, rows=len(generations))
             for generation, index in zip(generations, rows, strict=True):
                 tokens = self.run.lm.tokenizer.decode(generation.token_ids, skip_special_tokens=True)
-                check_reply(unwrap_generation_output(answered[index])[0], tokens)
+                reply, _ = unwrap_generation_output(answered[index])
+                check_reply(reply, tokens, until=stops(slab[index][1]), thinking=thinking)
         except CaptureError as error:
             stop(CaptureError(f"{slab[0][1].task_name}: {error}"))
         return {
@@ -267,31 +282,40 @@ class Answering:
         requests: list[Any],
     ) -> list[Any]:
         """Let lmms-eval's cache answer what it can; the model says the same again, for its attention alone."""
-        responses = execute(lm, reqtype, requests)
         if reqtype not in METHODS:
-            return responses
+            return execute(lm, reqtype, requests)
         keys = self._keys(requests)
-        hits = [
-            (request, key, response)
+        requests = [copy(request) for request in requests]  # repeats are one object: a copy of each has its own key
+        key_of = {id(request): key for request, key in zip(requests, keys, strict=True)}
+
+        def answer(some: list[Any], cached: Mapping[Key, Any] | None = None) -> list[Any]:
+            return self._answer(answers[reqtype], some, keys=[key_of[id(one)] for one in some], cached=cached)
+
+        responses = execute(SimpleNamespace(**{reqtype: answer}), reqtype, requests)  # asks it what the cache lacks
+        hits = {
+            key: (request, unwrap_generation_output(response)[0])
             for request, key, response in zip(requests, keys, responses, strict=True)
             if key not in self.answers and key not in self.failures and self._records(request)
-        ]
-        replies = {key: unwrap_generation_output(response)[0] for _, key, response in hits}
+        }
         if hits:
-            self._answer(answers[reqtype], [request for request, *_ in hits], cached=replies)
+            answer([request for request, _ in hits.values()], {key: reply for key, (_, reply) in hits.items()})
         return [
             self.answers[key].result() if key in self.answers else response
             for key, response in zip(keys, responses, strict=True)
         ]
 
     def _require_images(self) -> None:
-        """Refuse documents that all lack an image, before the first is answered."""
+        """Refuse documents that all lack an image, before the first is answered; warn where they do by design."""
         if self.answers or not self.waiting or any(carries_image(self.run.lm, request) for request in self.waiting):
             return
-        names = ", ".join(sorted({request.task_name for request in self.waiting}))
-        raise NoImageTokensError(
-            f"{names}: none of {len(self.waiting)} documents has an image: there is nothing to record."
-        )
+        names = {request.task_name for request in self.waiting}
+        lacking = {name for name in names if not _is_text_only(self.tasks[name])}
+        documents = sum(request.task_name in (lacking or names) for request in self.waiting)
+        shown = ", ".join(sorted(lacking or names))
+        message = f"{shown}: none of {documents} documents has an image: there is nothing to record"
+        if lacking:
+            raise NoImageTokensError(f"{message}. Evaluate without the probe: --model {self.run.base}.")
+        logger.warning(f"halo-probe: {message}, and they are scored alone.")
 
     def _note_error(self, key: Key, request: Any, failed: list[CaptureError], error: CaptureError) -> None:
         failed.append(error)
@@ -363,6 +387,8 @@ class Answering:
         """How many answers were recorded, by an earlier run too, had no image, or failed."""
         answers = {key: self.answers[key] for key in sorted(self.asked & self.answers.keys())}
         recorded = sum(answer.recorded for answer in answers.values())
+        lost = sorted(self.asked - self.answers.keys() - self.failures.keys())
+        failures = {**self.failures, **dict.fromkeys(lost, "it was asked for, and no answer was recorded")}
         reliance = Counter(answer.halo["reliance"] for answer in answers.values() if "reliance" in answer.halo)
         statuses = (
             f"{task} {answer.halo['digit_status']}"
@@ -374,12 +400,17 @@ class Answering:
             "resumed": len(answers.keys() & self.earlier),
             "without_image": len(answers) - recorded,
             "failures": [
-                {"task": task, "doc_id": document, "reason": reason}
-                for (task, document, _), reason in self.failures.items()
+                {"task": task, "doc_id": document, "reason": reason} for (task, document, _), reason in failures.items()
             ],
             "digits": Counter(statuses),
             **({"reliance": reliance} if self.run.arguments.reliance else {}),
         }
+
+
+def _is_text_only(task: Any) -> bool:
+    """Whether a task shows no image by design, as its metadata say."""
+    metadata = task.config.metadata
+    return isinstance(metadata, Mapping) and metadata.get(TEXT_ONLY) is True
 
 
 def _keys(requests: Sequence[Any]) -> list[Key]:

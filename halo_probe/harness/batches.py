@@ -2,9 +2,11 @@
 
 A base model sorts and groups its requests as it likes. So the documents that it reads are logged while it answers, and
 the order of the reads is taken for that of the rows only where nothing speaks against it: as many rows as documents,
-every document read, always in the same order, and each reply found in the tokens of its row. Anything else is refused.
+every document read, always in the same order, and each reply what the tokens of its row say. Anything else is refused.
+For documents with equal replies the order of the reads is all there is.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, SupportsIndex
@@ -101,15 +103,32 @@ def match_rows(documents: Sequence[Document], *, reads: Sequence[Document], rows
     return [places[document] for document in first]
 
 
-def check_reply(reply: Any, tokens: str) -> None:
-    """Check that a reply is that of a row, up to spaces and what the base model cut off.
+def stops(request: Any) -> Sequence[str]:
+    """The strings before which the reply to an lmms-eval request ends."""
+    options = next((one for one in request.args if isinstance(one, Mapping)), {})
+    until = options.get("until") or ()
+    return (until,) if isinstance(until, str) else until
+
+
+def check_reply(reply: Any, tokens: str, *, until: Sequence[str] = (), thinking: bool = False) -> None:
+    """Check that a reply is that of a row, up to spaces and what a base model cuts off: its end, and its thoughts.
 
     Args:
         reply: The base model's answer to the document.
         tokens: The text of the tokens of the row that is taken for the document's.
+        until: Where the base model was told to cut.
+        thinking: Whether it gives an empty reply where the model did not come to the end of its thoughts.
 
     Raises:
-        CaptureError: If it is not there.
+        CaptureError: If the row says something else.
     """
-    if "".join(str(reply).split()) not in "".join(tokens.split()):
-        raise CaptureError(f"the reply {reply!r} is not in the tokens of its row, {tokens!r}: {_REMEDY}.")
+    shown = re.compile("".join(rf"\s*{re.escape(one)}" for one in "".join(str(reply).split())))
+    starts = [0, *(thought.end() for thought in re.finditer("</think(?:ing)?>", tokens))]
+    matches = [match for start in starts if (match := shown.match(tokens, start))]
+    if not any(_is_end(tokens[match.end() :], until) for match in matches) and (reply or not thinking):
+        raise CaptureError(f"the reply {reply!r} is not what the tokens of its row say, {tokens!r}: {_REMEDY}.")
+
+
+def _is_end(rest: str, stops: Sequence[str]) -> bool:
+    """Whether nothing but spaces comes before the end or a stop."""
+    return not rest.strip() or any(stop in rest and not rest.partition(stop)[0].strip() for stop in stops if stop)

@@ -1,8 +1,8 @@
 """Writing attention maps to parquet while a run goes on, and taking up a run that was cut short.
 
 One row for each document, generation step and recorded layer. Parts appear under their final name only when they are
-whole, so a reader never meets half a file. A part also carries the answers of its documents, so that what is on the
-disk is all that a later run needs to go on.
+whole, so a reader never meets half a file, and have checksums for all that they hold. A part also carries the answers
+of its documents, so that what is on the disk is all that a later run needs to go on.
 """
 
 import json
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from halo_probe.capture import Generation
 from halo_probe.errors import UsageError
 from halo_probe.harness.answers import Answer, Key, write_answers
+from halo_probe.harness.footer import seal_footer
 from halo_probe.harness.size import bytes_per_token
 
 SIGNATURE_KEY = b"halo_probe"
@@ -136,8 +137,9 @@ def _write(rows: pa.Table, part: Path) -> None:
     """Write a part so that neither a killed process nor a lost disk leaves half of it under its name."""
     unfinished = part.with_suffix(".unfinished")
     try:
-        with unfinished.open("wb") as file:
-            pq.write_table(rows, file, compression="zstd")
+        with unfinished.open("w+b") as file:
+            pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
+            seal_footer(file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(part)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -60,7 +60,7 @@ def run_signature(  # noqa: PLR0913 - all that the numbers of a run depend on
             "reliance": arguments.reliance,
         },
         "intervention": arguments.intervention.describe() if arguments.intervention else None,
-        "tasks": {name: _task_fields(task) for name, task in tasks.items()},
+        "tasks": {name: _task_fields(task, chat=not call["lm"].is_simple) for name, task in tasks.items()},
         "call": {**{name: call.get(name) for name in _CALL}, "seed": torch.initial_seed()},
         "packages": {name: version(name) for name in _PACKAGES},
     }
@@ -72,9 +72,14 @@ def _tells(name: str) -> bool:
     return name != "pretrained" and not name.endswith(("token", "key", "secret", "password"))
 
 
-def _task_fields(task: Any) -> dict[str, Any]:
+def _task_fields(task: Any, *, chat: bool) -> dict[str, Any]:
     documents = task.eval_docs_no_media
-    prompt = {"question": task.doc_to_text(documents[0]), "generation": task.config.generation_kwargs}
+    question = task.doc_to_text(documents[0])
+    prompt = {"question": question, "generation": task.config.generation_kwargs}
+    if chat and callable(task.config.doc_to_messages):
+        spoken = _spoken(task.doc_to_messages(task.eval_docs[0]))  # with its media, which the task may look up
+        if spoken != [("user", question)]:
+            prompt["messages"] = spoken
     return {
         "version": task.VERSION,
         "num_fewshot": task.config.num_fewshot,
@@ -82,6 +87,11 @@ def _task_fields(task: Any) -> dict[str, Any]:
         "dataset_sha256": content_sha256(documents) or f"fingerprint:{getattr(documents, '_fingerprint', '')}",
         "prompt_sha256": _sha256(prompt),
     }
+
+
+def _spoken(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The text parts of a chat, each with its role."""
+    return [(turn["role"], part["text"]) for turn in messages for part in turn["content"] if part["type"] == "text"]
 
 
 def _sha256(fields: Any) -> str:

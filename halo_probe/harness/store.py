@@ -13,6 +13,7 @@ from loguru import logger
 
 from halo_probe.errors import UsageError
 from halo_probe.harness.answers import Answer, Key, read_answers
+from halo_probe.harness.footer import is_footer_whole
 from halo_probe.harness.maps import ANSWERS_KEY, SIGNATURE_KEY, stored_parts
 
 _SHOWN = 5
@@ -88,13 +89,15 @@ def finished_answers(folder: Path, *, signature: Mapping[str, Any], resume: bool
 
 def _read_metadata(part: Path) -> Mapping[bytes, bytes]:
     try:
-        stored = pq.read_schema(part).metadata or {}
+        whole = is_footer_whole(part)
+        stored = (pq.read_schema(part).metadata or {}) if whole else {}
     except (OSError, pa.ArrowException) as error:
         first_line = str(error).partition("\n")[0]
         raise UsageError(f"{part}: cannot be read ({first_line}); remove it, and its documents are redone.") from error
     if SIGNATURE_KEY not in stored or ANSWERS_KEY not in stored:
         raise UsageError(
-            f"{part}: holds no answers to go on from, as parts of earlier versions do; choose another --output_path."
+            f"{part}: its answers are damaged, or of an earlier version; remove it, and its documents are redone, or "
+            "choose another --output_path."
         )
     return stored
 

@@ -64,7 +64,10 @@ def log_heatmaps(folder: Path | None, tasks: Mapping[str, Any]) -> None:
 
 def _rows(folder: Path, tasks: Mapping[str, Any]) -> Iterator[tuple[str, int, str, Image.Image]]:
     """Task, document, reply and picture of each document whose one image has maps on one grid."""
-    stored = ds.dataset(sorted(folder.glob("part-*.parquet")))
+    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    stored = ds.dataset(
+        sorted(folder.glob("part-*.parquet")), format=ds.ParquetFileFormat(default_fragment_scan_options=checked)
+    )
     answer = (ds.field("repeat") == 0) & (ds.field("call") == 0) & ~ds.field("end")
     columns = ["doc_id", "step", "token_text", "layer", "layer_type", "grid", "map_eq1"]
     for task, loaded in tasks.items():

@@ -14,6 +14,8 @@ from lmms_eval.tasks import TaskManager
 from PIL import Image
 
 from halo_probe.errors import CaptureError, UsageError
+from halo_probe.harness import maps
+from halo_probe.harness.answering import Answering
 from halo_probe.harness.batches import check_reply, match_rows
 from halo_probe.harness.model import HaloChat, HaloSimple
 
@@ -33,8 +35,8 @@ def manager(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluate(manager, qwen3_vl_checkpoint):
-    def run(maps, *, options="", halo=HaloChat, batch_size=1, **call):
-        given = f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu,maps={maps},{options}"
+    def run(folder, *, options="", halo=HaloChat, batch_size=1, **call):
+        given = f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu,maps={folder},{options}"
         lm = halo.create_from_arg_string(given, {"device": "cpu", "batch_size": batch_size})
         lm.model.float()  # lmms-eval loads bfloat16, in which padding moves more than the last digits
         return evaluator.simple_evaluate(model=lm, tasks=["patches"], task_manager=manager, **call)
@@ -134,10 +136,28 @@ def test_rows_are_matched_only_where_the_reads_say_so():
             match_rows([four, seven], reads=reads, rows=rows)
 
 
-def test_a_reply_that_is_not_in_its_row_is_refused():
-    check_reply("12 dots", " 12  dots\nUser")
-    with pytest.raises(CaptureError, match="'13' is not in the tokens of its row, '12'"):
-        check_reply("13", "12")
+@pytest.mark.parametrize(
+    ("reply", "tokens", "settings"),
+    [
+        ("12 dots", " 12  dots\n", {}),
+        ("12", " 12\n\nUser: 13", {"until": ["User", "\n\n"]}),
+        ("", "\n\n12", {"until": ["\n\n"]}),
+        ("12", "I see 13? No.</think>\n12", {}),
+        ("", "I see 13", {"thinking": True}),
+    ],
+)
+def test_a_reply_is_what_its_row_says_up_to_what_base_models_cut_off(reply, tokens, settings):
+    check_reply(reply, tokens, **settings)
+
+
+@pytest.mark.parametrize(
+    ("reply", "tokens"), [("13", "12"), ("1", "12"), ("2", "12"), ("12", "12 dots"), ("", "12"), ("12", "12\nstop")]
+)
+def test_a_reply_that_its_row_does_not_say_is_refused(reply, tokens):
+    with pytest.raises(
+        CaptureError, match=f"the reply '{reply}' is not what the tokens of its row say, '12.*batching="
+    ):
+        check_reply(reply, tokens, until=["stop", "\n\n"] if "stop" not in tokens else ["\n\n"])
 
 
 @pytest.fixture
@@ -145,8 +165,9 @@ def evaluate_with_cache(manager, qwen3_vl_checkpoint, tmp_path):
     """As from the command line: the cache knows the model by its name and arguments."""
     given = f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu,maps={tmp_path / 'maps'}"
 
-    def run():
-        shutil.rmtree(tmp_path / "maps", ignore_errors=True)
+    def run(*, anew=True, **call):
+        if anew:
+            shutil.rmtree(tmp_path / "maps", ignore_errors=True)
         return evaluator.simple_evaluate(
             model="halo",
             model_args=given,
@@ -155,6 +176,7 @@ def evaluate_with_cache(manager, qwen3_vl_checkpoint, tmp_path):
             task_manager=manager,
             use_cache=str(tmp_path / "cache"),
             limit=3,
+            **call,
         )
 
     return run
@@ -162,13 +184,42 @@ def evaluate_with_cache(manager, qwen3_vl_checkpoint, tmp_path):
 
 def test_what_the_cache_answers_is_recorded_with_the_same_replies_and_values(evaluate_with_cache, tmp_path):
     first = evaluate_with_cache()
-    maps = maps_of(tmp_path / "maps")
+    recorded = maps_of(tmp_path / "maps")
     with sqlite3.connect(tmp_path / "cache" / "cache.db") as cache:
         assert cache.execute("select count(*) from responses").fetchone() == (3,)
     again = evaluate_with_cache()
     assert samples_of(first) == samples_of(again)
     assert again["halo"]["recorded"] == 3
-    pd.testing.assert_frame_equal(maps_of(tmp_path / "maps"), maps)
+    pd.testing.assert_frame_equal(maps_of(tmp_path / "maps"), recorded)
+
+
+@pytest.mark.parametrize("known", ["all", "all but those of document 1"])
+def test_a_lost_repeat_of_a_cached_reply_is_recorded_again(known, evaluate_with_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(maps, "_PART_DOCUMENTS", 1)
+    evaluate_with_cache(repeats=3)
+    whole = maps_of(tmp_path / "maps")
+    (tmp_path / "maps" / "part-00002.parquet").unlink()  # the last repeat of document 0
+    (tmp_path / "maps" / "part-00004.parquet").unlink()  # the second of document 1
+    if known != "all":
+        with sqlite3.connect(tmp_path / "cache" / "cache.db") as cache:
+            cache.execute("delete from responses where doc_id = 1")
+    results = evaluate_with_cache(anew=False, repeats=3)
+    assert (results["halo"]["recorded"], results["halo"]["resumed"]) == (9, 7)
+    pd.testing.assert_frame_equal(maps_of(tmp_path / "maps"), whole)
+
+
+def test_an_answer_that_was_asked_for_and_got_lost_fails_the_run(evaluate, tmp_path, monkeypatch):
+    keep = Answering._keep
+
+    def keep_but_one(self, key, *args, **kwargs):
+        kept = keep(self, key, *args, **kwargs)
+        if key[1] == 1:
+            del self.answers[key]
+        return kept
+
+    monkeypatch.setattr(Answering, "_keep", keep_but_one)
+    with pytest.raises(CaptureError, match=r"1 answer\(s\) .*patches 1 \(it was asked for, and no answer was recorded"):
+        evaluate(tmp_path, limit=3)
 
 
 def test_a_cached_reply_that_the_model_no_longer_gives_has_no_values(evaluate_with_cache, tmp_path, monkeypatch):

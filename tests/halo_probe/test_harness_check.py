@@ -1,6 +1,8 @@
 """The check at load and `halo-probe doctor`: a sound capture passes, and each way to be wrong fails."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -73,8 +75,12 @@ def changed(monkeypatch, **change):
         ({"views": lambda _: (View(0, 3, 3, (0, 0, 1, 1)),)}, ["image tokens fit their grid"]),
         ({"raw": lambda one: one.raw[..., ::-1]}, ["rows equal eager attention"]),
         ({"image_positions": lambda one: one.image_positions + 1}, ["rows equal eager attention"]),
+        (
+            {"raw": lambda one: one.raw * 0.9, "visual_mass": lambda one: one.visual_mass * 0.9},
+            ["rows equal eager attention"],
+        ),
     ],
-    ids=["sums", "grid", "order", "span"],
+    ids=["sums", "grid", "order", "span", "mass"],
 )
 def test_a_capture_that_is_wrong_fails_the_check_that_is_about_it(change, failed, qwen3_vl_model, call, monkeypatch):
     changed(monkeypatch, **change)
@@ -149,6 +155,39 @@ def test_the_doctor_says_what_it_cannot_read(arguments, words, qwen3_vl_checkpoi
     assert main(["doctor", *given]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert all(word in line for word in words)
+
+
+def cut_the_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def ask_for_more_heads(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_attention_heads"] *= 2
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def break_the_template(folder):
+    (folder / "chat_template.jinja").write_text("{% for %}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut_the_weights, ["its weights cannot be loaded (", "Download the checkpoint again"]),
+        (ask_for_more_heads, ["its weights cannot be loaded (", "of the same model as config.json"]),
+        (break_the_template, ["no prompt can be made with its chat template (Expected", "chat_template.jinja"]),
+    ],
+)
+def test_the_doctor_says_in_one_line_what_a_damaged_checkpoint_lacks(
+    damage, words, qwen3_vl_checkpoint, tmp_path, capsys
+):
+    folder = shutil.copytree(qwen3_vl_checkpoint, tmp_path / "checkpoint")
+    damage(folder)
+    assert main(["doctor", str(folder)]) == 2
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("halo-probe: ")]
+    assert all(word in line for word in [str(folder), *words])
 
 
 def test_the_doctor_ends_with_exit_code_1_where_a_check_fails(qwen3_vl_checkpoint, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from lmms_eval import evaluator, models
 from lmms_eval.tasks import TaskManager
+from loguru import logger
 
 from halo_probe.capture import collection
 from halo_probe.capture.rows import image_attention
@@ -152,7 +153,9 @@ def test_a_row_that_cannot_be_computed_is_listed_and_the_answers_go_on(qwen3_vl_
     assert later["samples"]["halo_count"][1]["vision_mass"] > 0
 
 
-def test_unchecked_maps_that_could_outgrow_their_cap_are_refused_before_the_first_is_kept(qwen3_vl_checkpoint, tmp_path):
+def test_unchecked_maps_that_could_outgrow_their_cap_are_refused_before_the_first_is_kept(
+    qwen3_vl_checkpoint, tmp_path
+):
     lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},check=false,layers=all,max_gb=0.00001,")
     with pytest.raises(UsageError, match="the maps could take .* more than max_gb=1e-05"):
         evaluator.simple_evaluate(model=lm, tasks=["halo_count"], limit=2)
@@ -191,9 +194,23 @@ def test_documents_that_all_lack_an_image_are_refused_before_the_first_is_answer
     lm = create(qwen3_vl_checkpoint, "base=qwen3_vl,")
     generated = []
     lm.model.register_forward_hook(lambda *_: generated.append(1))
-    with pytest.raises(NoImageTokensError, match="worded: none of 3 documents has an image"):
-        evaluator.simple_evaluate(model=lm, tasks=["worded"], task_manager=manager)
+    with pytest.raises(NoImageTokensError, match="worded: none of 3 documents has an image.*--model qwen3_vl"):
+        evaluator.simple_evaluate(model=lm, tasks=["worded", "halo_count_text"], task_manager=manager, limit=3)
     assert not generated
+
+
+def test_a_task_without_images_by_design_is_scored_alone_with_a_warning(qwen3_vl_checkpoint, tmp_path):
+    lm = create(qwen3_vl_checkpoint, f"base=qwen3_vl,maps={tmp_path},")
+    warnings = []
+    handler = logger.add(warnings.append, level="WARNING", format="{message}")
+    try:
+        results = evaluator.simple_evaluate(model=lm, tasks=["halo_count_text"], limit=2)
+    finally:
+        logger.remove(handler)
+    assert [one for one in warnings if "halo_count_text: none of 2 documents has an image" in one]
+    assert (results["halo"]["recorded"], results["halo"]["without_image"]) == (0, 2)
+    assert results["results"]["halo_count_text"]["accuracy,none"] in (0.0, 0.5, 1.0)
+    assert pq.read_table(tmp_path / "part-00000.parquet").num_rows == 0
 
 
 def test_the_digits_of_a_reversed_reply_are_those_of_the_reversed_number(qwen3_vl_checkpoint, tmp_path):

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import tiny_models
 from lmms_eval import evaluator
-from lmms_eval.tasks import TaskManager
+from lmms_eval.tasks import TaskManager, get_task_dict
 from PIL import Image
 
 from halo_probe.harness.model import HaloChat, HaloSimple
+from halo_probe.harness.signature import _task_fields
 
 ROUNDS = """
 def images(doc):
@@ -67,6 +68,38 @@ def test_every_task_of_a_group_is_recorded_from_the_offset_on_with_the_options_o
     for task in ("patches", "patches_again"):
         assert results["results"][task]["vision_mass,none"] > 0
     assert results["groups"]["both"]["length,none"] == 1
+
+
+CHAT = """
+def images(doc):
+    return []
+def text(doc, lmms_eval_specific_kwargs=None):
+    return "How many?"
+def chat(doc, lmms_eval_specific_kwargs=None):
+    image = {"type": "image", "url": doc["image"].convert("RGB")}
+    return [{"role": "user", "content": [image, {"type": "text", "text": "ASKED"}]}]
+def score(doc, results):
+    return {"length": 1.0}
+"""
+
+
+def prompt_of(folder, asked, *, simple):
+    (folder / "chat.py").write_text(CHAT.replace("ASKED", asked))
+    manager = TaskManager(include_path=str(folder), include_defaults=False, model_name="qwen3_vl")
+    task = get_task_dict(["chat"], manager, "simple" if simple else "chat")["chat"]
+    return _task_fields(task, chat=not simple)["prompt_sha256"]
+
+
+def test_the_signature_tells_prompts_of_a_chat_apart(tmp_path):
+    forked_runs.write_task(tmp_path, [Image.new("RGB", (64, 64))])
+    yaml = (tmp_path / "patches.yaml").read_text().replace("task: patches", "task: chat").replace("patches.", "chat.")
+    yaml = yaml.replace("chat.parquet", "patches.parquet").replace("chat.question", "chat.text")
+    (tmp_path / "chat.yaml").write_text(f"{yaml}doc_to_messages: !function chat.chat\n")
+    simple = prompt_of(tmp_path, "How many?", simple=True)
+    assert prompt_of(tmp_path, "How many?", simple=False) == simple
+    assert prompt_of(tmp_path, "How few?", simple=True) == simple
+    others = {prompt_of(tmp_path, asked, simple=False) for asked in ("How few?", "How come?")}
+    assert len(others | {simple}) == 3
 
 
 def test_a_run_without_metrics_has_its_maps_and_its_values_in_the_samples(manager, qwen3_vl_checkpoint, tmp_path):
