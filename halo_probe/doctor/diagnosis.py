@@ -60,8 +60,11 @@ def diagnose(model: str, *, image: Path | None = None) -> Iterator[str]:
 def _load(model: str) -> tuple[PreTrainedModel, Any]:
     try:
         processor = AutoProcessor.from_pretrained(model)
-        network = AutoModelForImageTextToText.from_pretrained(
-            model, dtype="auto", device_map="auto" if torch.cuda.is_available() else "cpu"
+        network, loaded = AutoModelForImageTextToText.from_pretrained(
+            model,
+            dtype="auto",
+            device_map="auto" if torch.cuda.is_available() else "cpu",
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:  # what transformers raises on what is no model of this kind
         raise UsageError(
@@ -73,6 +76,11 @@ def _load(model: str) -> tuple[PreTrainedModel, Any]:
             f"{model}: its weights cannot be loaded ({_first_line(error)}). Download the checkpoint again: every file "
             "of weights has to be whole, and of the same model as config.json."
         ) from error
+    if lacking := sorted(loaded["missing_keys"]):  # transformers fills them with random numbers
+        raise UsageError(
+            f"{model}: {len(lacking)} of its weights are in no file, such as {lacking[0]}. Download the checkpoint "
+            "again: every file of weights has to be there, and of the same model as config.json."
+        )
     return network.eval(), processor
 
 

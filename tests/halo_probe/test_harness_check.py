@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from halo_probe.capture.grids import View
@@ -162,6 +163,12 @@ def cut_the_weights(folder):
     weights.write_bytes(weights.read_bytes()[:1000])
 
 
+def lose_a_weight(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("model.language_model.layers.0.self_attn.q_proj.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def ask_for_more_heads(folder):
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["num_attention_heads"] *= 2
@@ -176,6 +183,7 @@ def break_the_template(folder):
     ("damage", "words"),
     [
         (cut_the_weights, ["its weights cannot be loaded (", "Download the checkpoint again"]),
+        (lose_a_weight, ["1 of its weights are in no file, such as model.language_model.layers.0.self_attn.q_proj"]),
         (ask_for_more_heads, ["its weights cannot be loaded (", "of the same model as config.json"]),
         (break_the_template, ["no prompt can be made with its chat template (Expected", "chat_template.jinja"]),
     ],
