@@ -1,4 +1,4 @@
-"""What recording costs: `python benchmarks/capture_overhead.py [--tokens 4 64] [--repeats 7] [--batch 1]`.
+"""What recording costs: `python benchmarks/capture_overhead.py [--tokens 4 64] [--repeats 7] [--variants "all heads"]`.
 
 Two shapes with random weights, a vision tower that costs next to nothing, and a fixed number of new tokens: Qwen3-VL
 reading one 1024 × 1024 image (1024 image tokens), and Gemma3 (256 image tokens, five sliding layers to one full). Each
@@ -243,10 +243,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--shapes", nargs="+", choices=["qwen3_vl", "gemma3"], default=["qwen3_vl", "gemma3"])
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="run these alone beside plain (default: all)")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for name in arguments.shapes:
         runs = variants({"qwen3_vl": qwen3_vl, "gemma3": gemma3}[name], device=device, batch=arguments.batch)
+        chosen = arguments.variants or runs
+        runs = {variant: run for variant, run in runs.items() if variant == "plain" or variant in chosen}
         for tokens in arguments.tokens:
             times = measure_times(runs, tokens, repeats=arguments.repeats, device=device)
             turns = [

@@ -48,7 +48,7 @@ def family_of(config: "PretrainedConfig") -> Family:
         return row
     if getattr(config, "is_encoder_decoder", False):
         return Family(model_type, refusal=_ENCODER_DECODER, known=False)
-    return Family(model_type, token=GENERAL_TOKENS, known=False)
+    return Family(model_type, token=GENERAL_TOKENS, note=NOT_PROVEN.get(model_type, "it has no grid"), known=False)
 
 
 def image_token_id(config: "PretrainedConfig", family: Family) -> int:

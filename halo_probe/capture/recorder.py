@@ -1,5 +1,6 @@
 """Recording the attention to the image tokens during a model's own `generate`."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from transformers import GenerationConfig
 from halo_probe.capture.collection import Rows
 from halo_probe.capture.decoding import Decoding
 from halo_probe.capture.dispatch import AttentionCall, listen
+from halo_probe.capture.families import family_of
 from halo_probe.capture.image_tokens import check_family, locate_image_tokens
 from halo_probe.capture.layers import Layer, LayerChoice, attention_modules, choose_layers
 from halo_probe.capture.masks import RowMasks, is_flash
@@ -67,6 +69,8 @@ def prepare_target(
 ) -> Target:
     """Check that a model can be recorded and choose its layers. The arguments are those of `record_attention`.
 
+    Warns where no row of the table of families is about the model.
+
     Raises:
         UnsupportedModelError: If its family, its kernel or its layers cannot be recorded.
         UsageError: If `layers` or `heads` is not a valid choice.
@@ -78,6 +82,11 @@ def prepare_target(
         raise UnsupportedModelError(
             f"{type(model).__name__} has no head to generate with: load the checkpoint with "
             "AutoModelForImageTextToText, or with another model of lmms-eval."
+        )
+    if not (family := family_of(model.config)).known:
+        warnings.warn(
+            f"model type {family.model_type!r} is not proven (docs/families.md): by the general rule, {family.note}",
+            stacklevel=3,
         )
     modules = attention_modules(model)
     chosen = choose_layers(tuple(modules), layers)

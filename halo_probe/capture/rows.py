@@ -107,26 +107,31 @@ def image_attention(
     total = total.clamp(min=torch.finfo(total.dtype).min)  # where all is hidden the shares are 0 and not -inf - -inf
     gathered = _gather(logits, torch.cat([first[:, None], columns], dim=1))
     image_logits = gathered[..., 1:]
-    shares = torch.exp(gathered - total)
+    shares = (gathered - total).exp_()
     heads = shares[..., 1:]
-    blind = torch.isneginf(image_logits).all(dim=-1, keepdim=True)
-    own_shares = torch.softmax(image_logits, dim=-1).masked_fill(blind, 0.0)
+    blind = torch.isneginf(image_logits.amax(dim=-1, keepdim=True))
+    own_shares = torch.softmax(image_logits, dim=-1).masked_fill_(blind, 0.0)
     return ImageAttention(
         eq1=own_shares.sum(dim=1) / (~blind).sum(dim=1),
         raw=heads.mean(dim=1),
         visual_mass=heads.sum(dim=-1).mean(dim=1),
         first_mass=shares[..., 0].mean(dim=1),
-        visible=torch.isfinite(image_logits).any(dim=1).sum(dim=-1),
+        visible=_seen(image_logits),
         heads=heads,
     )
 
 
 def visible_tokens(logits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """How many image tokens each query may attend to in some head, B or B × R, int64; see `image_attention`."""
-    return torch.isfinite(_gather(logits, columns)).any(dim=1).sum(dim=-1)
+    return _seen(_gather(logits, columns))
+
+
+def _seen(image_logits: torch.Tensor) -> torch.Tensor:
+    return torch.isfinite(image_logits.amax(dim=1)).sum(dim=-1)
 
 
 def _gather(logits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """The logits of some keys in every head and row; -inf for those with a negative index."""
-    index = columns.view(len(columns), *[1] * (logits.dim() - 2), -1).expand(*logits.shape[:-1], -1)
-    return logits.gather(-1, index.clamp(min=0)).masked_fill(index < 0, -torch.inf)
+    places = columns.view(len(columns), *[1] * (logits.dim() - 2), -1)
+    index = places.clamp(min=0).expand(*logits.shape[:-1], -1)
+    return logits.gather(-1, index).masked_fill_(places < 0, -torch.inf)

@@ -128,7 +128,10 @@ def test_a_cache_that_keeps_the_prompt_and_drops_the_oldest_of_the_reply_leaves_
     prompt = [*tiny_families.BEFORE, *[model.config.image_token_id] * 16, *tiny_families.AFTER]
     inputs = {"input_ids": torch.tensor([prompt]), "attention_mask": torch.ones(1, len(prompt), dtype=torch.long)}
     options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    with record_attention(model, layers="all", heads="all") as recording:
+    with (
+        pytest.warns(UserWarning, match="'unlimited_ocr' is not proven .*newlines or separators"),
+        record_attention(model, layers="all", heads="all") as recording,
+    ):
         model.generate(**inputs, **options)
     (found,) = recording.generations
     model.set_attn_implementation("eager")
