@@ -27,3 +27,8 @@ class UsageError(HaloError, ValueError):
 
 class NothingToDrawError(HaloError, LookupError):
     """Runs that hold too little for a figure; the message says what is missing and what would bring it."""
+
+
+def first_line(error: BaseException | str) -> str:
+    """What an error of a library, or its text, says, without the lines that may follow; empty where it says nothing."""
+    return str(error).strip().partition("\n")[0]

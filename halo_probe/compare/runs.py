@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from halo_probe.errors import UsageError
+from halo_probe.errors import UsageError, first_line
+from halo_probe.scored import SCORES, STATE_KEY, state_of
 from halo_probe.statistics.intervals import Floats, document_values
 from halo_probe.statistics.reliance import RELIANCE_KEYS
 
@@ -29,15 +30,11 @@ ATTENTION_KEYS = (
 """What may go with being right, of `docs/metrics.md`."""
 NULL_KEYS = ("halo_index_ns", "hull_contrast_ns")
 """The spatial metrics of the Halo rule, after sink removal; their z-scores are the columns with `_z` of the scores."""
-SCORES = "scores.parquet"
-"""The spatial scores of a run, in its folder: a row per task, doc_id, step and layer."""
 
 _RESULTS = "_results.json"
 # What lmms-eval's models call the argument that says which model.
 _NAMES = ("pretrained", "model", "model_version", "model_name", "checkpoint")
 _PARTS = {"config", "configs", "n-samples", "versions"}
-# As in halo_probe.score.run: what the scores are of.
-_STATE_KEY = b"halo_scores"
 # What the probe leaves in a sample.
 _RECORDED = {
     "digit_status": str,
@@ -364,11 +361,12 @@ def _read_scores(folder: Path, signature: Mapping[str, Any]) -> dict[str, dict[s
         # The samples hold the first reply of a document.
         first = [("repeat", "==", 0), ("call", "==", 0)]
         rows = pq.read_table(path, columns=wanted, filters=first, page_checksum_verification=True).to_pylist()
-        state = (pq.read_schema(path).metadata or {}).get(_STATE_KEY)
+        state = (pq.read_schema(path).metadata or {}).get(STATE_KEY)
         stale = state is not None and _is_stale(json.loads(state), folder, signature)
     except (pa.ArrowException, OSError, ValueError) as error:
-        why = str(error).partition("\n")[0]
-        raise UsageError(f"{path}: cannot be read ({why}); score the run again: halo-probe score {folder}") from None
+        raise UsageError(
+            f"{path}: cannot be read ({first_line(error)}); score the run again: halo-probe score {folder}"
+        ) from None
     if stale:
         raise UsageError(
             f"{path}: is of other maps than the run has now; score it again: halo-probe score {folder} --null"
@@ -385,8 +383,8 @@ def _read_scores(folder: Path, signature: Mapping[str, Any]) -> dict[str, dict[s
 
 def _is_stale(state: Any, folder: Path, signature: Mapping[str, Any]) -> bool:
     """Whether scores are of other maps than those in the folder, or, where these were removed, of another run."""
-    parts = {part.name: part.stat().st_size for part in (folder / "halo").glob("part-*.parquet")}
-    return bool(state.get("signature") != _sha256(signature) or (parts and state.get("parts") != parts))
+    now = state_of(signature, (folder / "halo").glob("part-*.parquet"))
+    return bool(state.get("signature") != now["signature"] or (now["parts"] and state.get("parts") != now["parts"]))
 
 
 def _first_grid(folder: Path) -> tuple[tuple[int, int], ...]:
@@ -404,8 +402,7 @@ def _first_grid(folder: Path) -> tuple[tuple[int, int], ...]:
             if batch is not None and batch.num_rows:
                 return tuple((rows, columns) for rows, columns in batch["grid"][0].as_py())
         except (pa.ArrowException, OSError) as error:
-            why = str(error).partition("\n")[0]
-            raise UsageError(f"{part}: cannot be read ({why}); run the evaluation again.") from None
+            raise UsageError(f"{part}: cannot be read ({first_line(error)}); run the evaluation again.") from None
         except (KeyError, TypeError, ValueError):
             raise _damaged(part, "a row has no grid") from None
     return ()

@@ -16,7 +16,7 @@ from dataset_builder.questions import COUNT_QUESTION
 from halo_probe.capture import Generation
 from halo_probe.capture.families import family_of
 from halo_probe.capture.recorder import Target, prepare_target
-from halo_probe.errors import CaptureError, HaloError, UsageError
+from halo_probe.errors import CaptureError, HaloError, UsageError, first_line
 from halo_probe.harness.check import check_capture
 from halo_probe.harness.size import bytes_per_token
 
@@ -95,7 +95,7 @@ def _picture(image: Path | None) -> Image.Image:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+    return first_line(error).rstrip(".")
 
 
 def _inputs(network: PreTrainedModel, processor: Any, picture: Image.Image) -> Mapping[str, Any]:

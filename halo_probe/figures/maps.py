@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataset_builder.errors import DatasetError
 from halo_probe.compare.runs import Run
-from halo_probe.errors import HaloError, NothingToDrawError, UsageError
+from halo_probe.errors import HaloError, NothingToDrawError, UsageError, first_line
 from halo_probe.metrics.dots import DOTS_COLUMNS, Dots, dots_of
 from halo_probe.metrics.views import WHOLE, Box, find_whole_view
 from halo_probe.score.dots import SetSeen, find_set, load_seen
@@ -89,8 +89,9 @@ def read_maps(
         columns = [*_COLUMNS, *(name for name in _VIEWS if name in stored.schema.names)]
         rows = stored.to_table(columns=columns, filter=wanted).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise HaloError(f"{run.folder / 'halo'}: cannot be read ({why}); run the evaluation again.") from None
+        raise HaloError(
+            f"{run.folder / 'halo'}: cannot be read ({first_line(error)}); run the evaluation again."
+        ) from None
     found = [one for one in map(_stored_map, rows) if one]
     if not found:
         raise NothingToDrawError(

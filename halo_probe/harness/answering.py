@@ -19,8 +19,8 @@ from halo_probe.capture import Generation
 from halo_probe.capture.recorder import recording_generate
 from halo_probe.errors import CaptureError, HaloError, NoImageTokensError
 from halo_probe.harness.answers import Answer, Key, token_counts
-from halo_probe.harness.base_model import carries_image, most_tokens, without_chatter
-from halo_probe.harness.batches import Document, check_reply, logging_reads, match_rows, stops
+from halo_probe.harness.base_model import carries_image, most_tokens, stops, without_chatter
+from halo_probe.harness.batches import Document, check_reply, logging_reads, match_rows
 from halo_probe.harness.boundary import stop
 from halo_probe.harness.check import Call, before_first_call, check_capture, record_once, require_sound
 from halo_probe.harness.emission import Numbers, emitting

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from halo_probe.errors import UsageError
+from halo_probe.errors import UsageError, first_line
 
 _GENERIC = "halo_transformers"
 """Our own model, for whatever transformers loads with a processor and a chat template."""
@@ -77,9 +77,8 @@ def _model_type(checkpoint: str, revision: Any) -> str:
     try:
         config, _ = PretrainedConfig.get_config_dict(checkpoint, **({"revision": str(revision)} if revision else {}))
     except OSError as error:  # transformers and the Hub report a checkpoint that is not there as one
-        first_line = str(error).strip().partition("\n")[0]
         raise UsageError(
-            f"pretrained={checkpoint}: the checkpoint's configuration cannot be read ({first_line}). "
+            f"pretrained={checkpoint}: the checkpoint's configuration cannot be read ({first_line(error)}). "
             "Give a folder with config.json and weights, or the name of a model on the Hub."
         ) from error
     if "model_type" not in config:

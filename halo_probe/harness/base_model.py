@@ -1,7 +1,7 @@
 """What lmms-eval's model classes have in common: how requests reach them, and how much they print."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -42,5 +42,14 @@ def _silenced(bar: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def most_tokens(request: Any, default: int) -> int:
     """How long the reply to a request may be."""
-    options = next((one for one in request.args if isinstance(one, Mapping)), {})
-    return int(options.get("max_new_tokens") or default)
+    return int(_options(request).get("max_new_tokens") or default)
+
+
+def stops(request: Any) -> Sequence[str]:
+    """The strings before which the reply to a request ends."""
+    until = _options(request).get("until") or ()
+    return (until,) if isinstance(until, str) else until
+
+
+def _options(request: Any) -> Mapping[str, Any]:
+    return next((one for one in request.args if isinstance(one, Mapping)), {})

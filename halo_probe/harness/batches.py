@@ -103,13 +103,6 @@ def match_rows(documents: Sequence[Document], *, reads: Sequence[Document], rows
     return [places[document] for document in first]
 
 
-def stops(request: Any) -> Sequence[str]:
-    """The strings before which the reply to an lmms-eval request ends."""
-    options = next((one for one in request.args if isinstance(one, Mapping)), {})
-    until = options.get("until") or ()
-    return (until,) if isinstance(until, str) else until
-
-
 def check_reply(reply: Any, tokens: str, *, until: Sequence[str] = (), thinking: bool = False) -> None:
     """Check that a reply is that of a row, up to spaces and what a base model cuts off: its end, and its thoughts.
 

@@ -9,7 +9,7 @@ import traceback
 from types import TracebackType
 from typing import Any, NoReturn
 
-from halo_probe.errors import HaloError
+from halo_probe.errors import HaloError, first_line
 
 
 def stop(error: Exception) -> NoReturn:
@@ -32,8 +32,9 @@ class ending_loudly:  # noqa: N801 - a context manager, read as one
             stop(error)
         if isinstance(error, Exception) and in_command_line():
             traceback.print_exception(error)
-            first_line = str(error).strip().partition("\n")[0]
-            raise SystemExit(f"halo-probe: the evaluation failed ({type(error).__name__}: {first_line})") from error
+            raise SystemExit(
+                f"halo-probe: the evaluation failed ({type(error).__name__}: {first_line(error)})"
+            ) from error
 
 
 def in_command_line() -> bool:

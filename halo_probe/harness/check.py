@@ -12,7 +12,7 @@ import torch
 from halo_probe.capture import Generation
 from halo_probe.capture.layers import Layer
 from halo_probe.capture.recorder import Target, recording_generate
-from halo_probe.errors import CaptureError
+from halo_probe.errors import CaptureError, first_line
 from halo_probe.harness.passes import GREEDY
 from halo_probe.interventions import Intervention
 
@@ -133,8 +133,7 @@ def _tried(name: str, check: Callable[[str], Finding]) -> Finding:
     try:
         return check(name)
     except (CaptureError, RuntimeError, ValueError, ImportError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        return Finding(name, None, f"could not be tried ({first_line})", "")
+        return Finding(name, None, f"could not be tried ({first_line(error)})", "")
 
 
 def _same_tokens(plain: Any, recorded: Any) -> Finding:

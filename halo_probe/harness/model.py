@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from halo_probe.capture.recorder import prepare_target
 from halo_probe.embedded import trained_checkpoint
 from halo_probe.embedded.curriculum import Variant
-from halo_probe.errors import UnsupportedModelError, UsageError
+from halo_probe.errors import UnsupportedModelError, UsageError, first_line
 from halo_probe.harness.arguments import Arguments, parse_arguments
 from halo_probe.harness.base import infer_base
 from halo_probe.harness.boundary import ending_loudly
@@ -109,9 +109,8 @@ def _load(model_class: type[lmms], base: str, arguments: dict[str, Any]) -> lmms
         return model_class(**arguments)
     except OSError as error:  # transformers and the Hub report a checkpoint that is not there as one
         checkpoint = arguments.get("pretrained", "the default checkpoint")
-        first_line = str(error).strip().partition("\n")[0]
         raise UsageError(
-            f"pretrained={checkpoint!s}: the checkpoint cannot be loaded ({first_line}). "
+            f"pretrained={checkpoint!s}: the checkpoint cannot be loaded ({first_line(error)}). "
             "Give a folder with config.json and weights, or the name of a model on the Hub."
         ) from error
     except (AssertionError, TypeError) as error:  # what base classes raise on arguments that they do not know

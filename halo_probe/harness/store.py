@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from loguru import logger
 
-from halo_probe.errors import UsageError
+from halo_probe.errors import UsageError, first_line
 from halo_probe.harness.answers import Answer, Key, read_answers
 from halo_probe.harness.footer import is_footer_whole
 from halo_probe.harness.maps import ANSWERS_KEY, SIGNATURE_KEY, stored_parts
@@ -92,8 +92,9 @@ def _read_metadata(part: Path) -> Mapping[bytes, bytes]:
         whole = is_footer_whole(part)
         stored = (pq.read_schema(part).metadata or {}) if whole else {}
     except (OSError, pa.ArrowException) as error:
-        first_line = str(error).partition("\n")[0]
-        raise UsageError(f"{part}: cannot be read ({first_line}); remove it, and its documents are redone.") from error
+        raise UsageError(
+            f"{part}: cannot be read ({first_line(error)}); remove it, and its documents are redone."
+        ) from error
     if SIGNATURE_KEY not in stored or ANSWERS_KEY not in stored:
         raise UsageError(
             f"{part}: its answers are damaged, or of an earlier version; remove it, and its documents are redone, or "

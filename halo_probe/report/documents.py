@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from halo_probe.compare.runs import SCORES, Run
-from halo_probe.errors import HaloError
+from halo_probe.compare.runs import Run
+from halo_probe.errors import HaloError, first_line
 from halo_probe.report.maps import DocumentMaps, rounded
 from halo_probe.report.pictures import Picture
+from halo_probe.scored import SCORES
 
 SCORE_KEYS = (
     *("sparsity", "entropy", "halo_index_ns", "hull_contrast_ns", "halo_index_ns_z", "hull_contrast_ns_z"),
@@ -107,8 +108,9 @@ def read_scores(run: Run) -> Scores:
             path, columns=columns, page_checksum_verification=True, filters=[("repeat", "==", 0), ("call", "==", 0)]
         )
     except (pa.ArrowException, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise HaloError(f"{path}: cannot be read ({why}); score the run again: halo-probe score {run.folder}") from None
+        raise HaloError(
+            f"{path}: cannot be read ({first_line(error)}); score the run again: halo-probe score {run.folder}"
+        ) from None
     return {document: rows.set_index(_MAP) for document, rows in table.groupby(keys)}
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from halo_probe.errors import HaloError
+from halo_probe.errors import HaloError, first_line
 
 FLOOR = 0.01
 """The smallest weight that is told apart, in multiples of the mean weight of the map."""
@@ -110,9 +110,8 @@ def _read(part: Path) -> pa.Table:
             raise HaloError(f"{part}: has no column {missing[0]}, so it holds no maps of a run; remove it.")
         return file.read([name for name in (*_COLUMNS, *_LATER_COLUMNS) if name in names])
     except (pa.ArrowException, OSError) as error:
-        why = str(error).splitlines()[0]
         raise HaloError(
-            f"{part}: cannot be read, or only half of it ({why}); remove it, or run the evaluation again."
+            f"{part}: cannot be read, or only half of it ({first_line(error)}); remove it, or run the evaluation again."
         ) from None
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from halo_probe.errors import HaloError, UsageError
+from halo_probe.errors import HaloError, UsageError, first_line
 from halo_probe.metrics.consistency import CONSISTENCY_KEYS
 from halo_probe.metrics.views import WHOLE, Box
 from halo_probe.score.dots import DotSet
@@ -171,8 +171,9 @@ def _read(part: Path) -> pa.Table:
 
 
 def _damaged(part: Path, error: Exception | str) -> HaloError:
-    why = str(error).partition("\n")[0]
-    return HaloError(f"{part}: cannot be read, or only half of it ({why}); remove it, or run the evaluation again.")
+    return HaloError(
+        f"{part}: cannot be read, or only half of it ({first_line(error)}); remove it, or run the evaluation again."
+    )
 
 
 def _generations(table: pa.Table, layers: Layers) -> Iterator[pa.Table]:

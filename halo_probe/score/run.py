@@ -1,12 +1,11 @@
 """Scoring a run: its maps, read part by part in several processes, become one table beside them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,7 @@ from halo_probe.score.parts import (
     score_part,
     use_one_thread,
 )
-
-STATE_KEY = b"halo_scores"
-"""Key of what was scored (JSON) in the metadata of the scores: `signature`, a hash; `parts`, their sizes by name."""
+from halo_probe.scored import SCORES, STATE_KEY, state_of
 
 
 def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, workers: int = 2) -> list[Path]:
@@ -59,7 +56,7 @@ def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, worke
         what = "holds no maps" if folder.is_dir() else "there is no such folder"
         raise UsageError(f"{maps}: {what}; give the --output_path of an lmms-eval run with --model halo.")
     signature = read_signature(parts)
-    outputs = [folder / "scores.parquet", folder / "scores.csv"]
+    outputs = [folder / SCORES, folder / "scores.csv"]
     busy = min(workers, len(parts))
     with (
         processes(busy) if busy > 1 else nullcontext() as pool,
@@ -67,7 +64,7 @@ def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, worke
         _replacing(outputs[1]) as csv_file,
         pq.ParquetWriter(
             table_file,
-            SCORES_SCHEMA.with_metadata({STATE_KEY: json.dumps(_state(signature, parts))}),
+            SCORES_SCHEMA.with_metadata({STATE_KEY: json.dumps(state_of(signature, parts))}),
             compression="zstd",
             write_page_checksum=True,
         ) as table_writer,
@@ -106,14 +103,6 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
         raise HaloError(
             "a scoring process was killed, for want of memory perhaps; try again with --workers 1."
         ) from None
-
-
-def _state(signature: dict[str, Any], parts: Sequence[Path]) -> dict[str, Any]:
-    """What the scores are of: a run that goes on has further parts."""
-    return {
-        "signature": sha256(json.dumps(signature, sort_keys=True).encode()).hexdigest(),
-        "parts": {part.name: part.stat().st_size for part in parts},
-    }
 
 
 def _configs(folder: Path, signature: dict[str, Any]) -> dict[str, Any]:
