@@ -105,7 +105,7 @@ class Rows:
         rows = min(len(self._session.steps), call.query.shape[2])
         steps = list(self._session.steps[-rows:])
         bias = self._masks.bias(call, layer=layer, rows=rows)
-        query = call.query[:, :, -rows:]
+        query = call.query if call.query.shape[2] == rows else call.query[:, :, -rows:].clone()  # not the whole prompt
         keys = call.key.shape[2]
         if not self._may_wait(layer, call):
             if layer in self._waiting:  # a sliding cache has begun to drop keys: those from before are still held here
@@ -115,7 +115,7 @@ class Rows:
             return
         waiting = self._waiting[layer]
         waiting.steps += steps
-        waiting.queries.append(query.clone() if call.query.shape[2] > rows else query)  # not the whole prompt's
+        waiting.queries.append(query)
         waiting.masks.biases.append(bias)
         waiting.masks.keys.append(keys)
         waiting.key, waiting.arguments = call.key, call.arguments

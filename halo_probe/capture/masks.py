@@ -1,5 +1,6 @@
 """Reading what the last query positions may attend to, whichever kernel the mask was made for."""
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ _PACKED = ("cu_seq_lens_q", "cu_seqlens_q", "cache")
 _KNOWN = {
     *("scaling", "softcap", "position_bias", "s_aux", "sinks", "sliding_window"),  # change the row, and are read
     *("dropout", "is_causal"),  # do not change it: none in evaluation, and the last queries are behind every key
-    *_PACKED,
 }
 """Arguments that attention functions of transformers declare. One that they do not declare does nothing, but for:"""
 _SELECTED = ("block_indices", "indices")
@@ -59,12 +59,7 @@ class RowMasks:
             CaptureError: If the rows of the batch are packed into one, or if the attention function was given something
                 that the probe cannot read.
         """
-        if packed := [name for name in _PACKED if call.arguments.get(name) is not None]:
-            raise CaptureError(
-                f"The attention function was given {packed[0]!r}: rows packed into one, or a paged cache, cannot be "
-                "recorded; generate with a padded batch and an ordinary cache."
-            )
-        self._refuse_unknown(call)
+        self._refuse_unread(call)
         if self._pass != self._session.seen:
             self._known, self._pass = [], self._session.seen
         window = call.arguments.get("sliding_window") if self._flash else None
@@ -79,12 +74,17 @@ class RowMasks:
         self._known.append((call.mask, key, bias))
         return bias
 
-    def _refuse_unknown(self, call: AttentionCall) -> None:
-        selected = () if self._masked else _SELECTED
-        read = call.reads - _KNOWN - {*_SELECTED}
-        if names := [name for name in (*selected, *sorted(read)) if call.arguments.get(name) is not None]:
+    def _refuse_unread(self, call: AttentionCall) -> None:
+        for name in _unread(call.reads, masked=self._masked):
+            if call.arguments.get(name) is None:
+                continue
+            if name in _PACKED:
+                raise CaptureError(
+                    f"The attention function was given {name!r}: rows packed into one, or a paged cache, cannot be "
+                    "recorded; generate with a padded batch and an ordinary cache."
+                )
             raise CaptureError(
-                f"The attention function was given {names[0]!r}, which changes the attention in a way that the probe "
+                f"The attention function was given {name!r}, which changes the attention in a way that the probe "
                 "does not read: load the model with attn_implementation=sdpa or eager, or do not record it."
             )
 
@@ -99,6 +99,13 @@ class RowMasks:
         key = torch.arange(dropped, dropped + keys, device=device)
         allowed = key <= query  # a static cache has room for keys to come
         return (allowed if window is None else allowed & (key > query - window))[None, None]
+
+
+@lru_cache(maxsize=64)
+def _unread(declared: frozenset[str], *, masked: bool) -> tuple[str, ...]:
+    """The arguments that would change the row and are not read, of an attention function that declares those."""
+    unknown = declared.difference(_KNOWN, _PACKED, _SELECTED)
+    return (*_PACKED, *(() if masked else _SELECTED), *sorted(unknown))
 
 
 def _read_mask(call: AttentionCall, rows: int) -> torch.Tensor | None:
