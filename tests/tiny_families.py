@@ -290,6 +290,35 @@ def fenced(rows, columns):
     return [*layout, 62, 60, 63, *[IMAGE] * 16, 60]
 
 
+def rowed_tiles(picture, config):
+    """Granite Docling: the tiles of a prompt's images in one row of the array, padded with an empty one."""
+    inputs, layout = tiled(64, fenced, lift=1)(picture, config)
+    pixels = inputs["pixel_values"]
+    shown = torch.arange(8)[None] < pixels.shape[1]
+    return {"pixel_values": torch.cat([pixels, pixels[:, :1] * 0], 1), "pixel_attention_mask": shown}, layout
+
+
+def local_and_global(picture, config):
+    """Step 3.7: tiles of half the side of the whole, a newline token after each row of tiles but the last."""
+    layout = []
+    for tile in range(6):
+        layout += [70, *[IMAGE] * 4, 71, *([72] if tile == 2 else [])]
+    return {
+        "pixel_values": _resized(picture, 64, 64)[None],
+        "pixel_values_local": _cut(picture, 2, 3),
+        "num_local_patches": torch.tensor([6]),
+    }, [*layout, 73, *[IMAGE] * 16, 74]
+
+
+def packed(picture, config):
+    """Nemotron 3 Omni: patches row by row with the channel first, two by two of them a token."""
+    _, height, width = picture.shape
+    rows, columns = height // 8, width // 8
+    patches = picture.reshape(3, rows, 8, columns, 8).permute(1, 3, 0, 2, 4).reshape(rows * columns, -1)
+    inputs = {"pixel_values": patches, "image_grid_hw": torch.tensor([[rows, columns]])}
+    return inputs, [31, *[IMAGE] * (rows * columns // 4), 32]
+
+
 def separated(rows, columns):
     """Llama 4: a separator between the tiles of a row, another after each row."""
     layout = [80]
@@ -723,6 +752,50 @@ SPECIMENS = {
     "cohere2_vision": Specimen(tiled(64, broken), [*TILES, (4, 4)], _LARGE, (128, 192)),
     "idefics3": Specimen(tiled(64, fenced, lift=1), [*TILES, (4, 4)], _LARGE, (128, 192)),
     "smolvlm": Specimen(tiled(64, fenced, lift=1), [*TILES, (4, 4)], _LARGE, (128, 192)),
+    "granite_docling": Specimen(
+        rowed_tiles,
+        [*TILES, (4, 4)],
+        {
+            **_LARGE,
+            f"{_V}scale_factor": 2,
+            f"{_V}deepstack_visual_indexes": [0, 1],
+            f"{_T}attention_multiplier": 0.25,
+        },
+        (128, 192),
+    ),
+    "step3p7": Specimen(
+        local_and_global,
+        [*SMALL_TILES, (4, 4)],
+        {
+            f"{_V}image_size": 64,
+            f"{_V}patch_size": 4,
+            f"{_T}layer_types": ["sliding_attention", "full_attention"] * 2,
+            f"{_T}sliding_window": 512,
+            f"{_T}num_sliding_attention_heads": 4,
+            f"{_T}per_layer_config": None,
+            f"{_T}rope_parameters": None,
+            f"{_T}query_pre_attn_scalar": 16,
+            f"{_T}share_expert_dim": 64,
+        },
+        _WIDE,
+        part=0.5,
+    ),
+    "nemotron_h_omni": Specimen(
+        packed,
+        [(4, 6)],
+        {
+            "image_token_id": 290,
+            "projector_hidden_size": 64,
+            f"{_V}patch_size": 8,
+            f"{_V}max_img_size": 128,
+            f"{_T}mamba_num_heads": 4,
+            f"{_T}mamba_head_dim": 16,
+            f"{_T}n_groups": 2,
+            f"{_T}ssm_state_size": 16,
+            f"{_T}moe_shared_expert_intermediate_size": 64,
+        },
+        _WIDE,
+    ),
     "llama4": Specimen(
         tiled(64, separated),
         [*TILES, (4, 4)],

@@ -127,6 +127,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("glm_ocr", _QWEN),
     Family("glmga", _QWEN),
     Family("got_ocr2", tiles.GOT, note="a token stands for the upper left of its cell: two convolutions of stride 2"),
+    Family("granite_docling", tiles.DOCLING, note="the first layers add features of the image again"),
     Family("hunyuan_vl", grids.FRAMED),
     Family("hyperclovax_vision_v2", _QWEN),
     Family("idefics", refusal="the image is in gated cross-attention blocks between the layers, after a resampler"),
@@ -178,6 +179,12 @@ FAMILIES: tuple[Family, ...] = (
     Family("molmo2", grids.TWO_GRIDS, note="a column token with an id of its own ends each row"),
     Family("muse_glimmer", patches("merge_size"), layers=SLIDING),
     Family("muse_spark", patches("merge_size"), layers=SLIDING),
+    Family(
+        "nemotron_h_omni",
+        grids.SHUFFLED,
+        skipped=f"{_LINEAR} and feed-forward",
+        note="a video has the image's token id and is refused",
+    ),
     Family("ovis2", tiles.OVIS),
     Family("paddleocr_vl", _QWEN),
     Family("paligemma", _TOWER, note="the whole prompt sees itself"),
@@ -204,6 +211,13 @@ FAMILIES: tuple[Family, ...] = (
         note="as gemma3",
     ),
     Family("smolvlm", tiles.IDEFICS3),
+    Family(
+        "step3p7",
+        tiles.STEP,
+        layers=SLIDING,
+        note="a token stands for the upper left of its cell: two convolutions of stride 2; an image under 32 pixels "
+        "and over four times as long is padded to a square, of which its boxes are then fractions",
+    ),
     Family("t5gemma2", refusal=_ENCODER_DECODER),
     Family("udop", refusal=_ENCODER_DECODER),
     Family("video_llama_3", grids.MERGED),
@@ -214,13 +228,9 @@ FAMILIES: tuple[Family, ...] = (
 """The families, by name. Those without a refusal are proven in tests/halo_probe/test_families.py."""
 
 _NEWLINES = "no grid; newlines or separators with the image token's id are counted as image tokens"
-_TILES = "no grid, though its tiles have one"
 NOT_PROVEN: dict[str, str] = {
     "deepseek_ocr2": _NEWLINES,
     "granite4_vision": _NEWLINES,
-    "granite_docling": _TILES,
-    "nemotron_h_omni": "no grid; refused where its configuration has no image token id",
-    "step3p7": _TILES,
     "unlimited_ocr": _NEWLINES,
 }
 """Families of transformers that are in no row: the general rule tries them, and nothing proves it. What they lack."""

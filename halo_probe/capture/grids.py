@@ -261,6 +261,12 @@ def _merged_blocks(_: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
         yield Block((View(0, height // merge, width // merge),) * frames)
 
 
+def _shuffled_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
+    merge = round(1 / config.downsample_ratio)
+    for height, width in table(prompts.given("image_grid_hw")):
+        yield Block((View(0, height // merge, width // merge),))
+
+
 def _line_blocks(_: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
     """Each run of image tokens is a row of patches; one newline token stands between the rows of an image."""
     for row in range(len(prompts.columns)):
@@ -295,6 +301,7 @@ PLACED = Rule("largest `image_position_ids` + 1: not always a square", partial(_
 FRAMED = Rule("`image_grid_thw` // `spatial_merge_size`; begin, end and newline tokens are left out", _framed_blocks)
 TWO_GRIDS = Rule("`image_grids`: low resolution, then high; both show the whole image", _two_grid_blocks)
 MERGED = Rule("`image_grid_thw` // `image_merge_sizes`", _merged_blocks)
+SHUFFLED = Rule("`image_grid_hw` × `downsample_ratio`", _shuffled_blocks)
 LINES = Rule("one run of image tokens is one row of patches", _line_blocks)
 LINE_ENDED = Rule(
     "`image_sizes` // the reduction of the tokenizer; the end-of-line column is left out", _line_ended_blocks

@@ -69,6 +69,15 @@ def _by_tag(prompts: Prompts, row: int) -> Iterator[list[np.ndarray]]:
             image = []
 
 
+def _by_first_tag(prompts: Prompts, row: int) -> Iterator[list[np.ndarray]]:
+    """The views of each image of a row, where the first view of every image has the same tag token before it."""
+    runs = prompts.runs(row)
+    tag = prompts.ids[row, runs[0][0] - 1]
+    firsts = [index for index, run in enumerate(runs) if prompts.ids[row, run[0] - 1] == tag]
+    for first, end in pairwise([*firsts, len(runs)]):
+        yield runs[first:end]
+
+
 def _row_ends(runs: Sequence[np.ndarray], gap: int) -> tuple[int, int]:
     """Rows and columns of tiles between which `gap` tokens stand within a row and more between rows."""
     ends = [index for index in range(1, len(runs)) if runs[index][0] - runs[index - 1][-1] - 1 > gap]
@@ -137,13 +146,32 @@ def _by_gap(runs: Sequence[np.ndarray], gap: int) -> Iterator[int]:
     yield count
 
 
+def _fenced(runs: Sequence[np.ndarray], *, side: int, whole: int) -> Block:
+    """Tiles, and then the whole image, which is alone where the image was not cut; squares of so many tokens a side."""
+    # Between tiles of a row stand two tokens, such as a fence and a tag; a line break more between rows.
+    tiles = tile_views(*_row_ends(runs[:-1], 2), side, side) if len(runs) > 1 else ()
+    return Block((*tiles, View(0, whole, whole)))
+
+
 def _idefics3_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
     side = square_side(vision_patches(config)) // config.scale_factor
     for row in _rows(prompts):
         for runs in _by_tag(prompts, row):
-            # Between tiles of a row stand two tokens, the fence and the tag; a line break more between rows.
-            tiles = tile_views(*_row_ends(runs[:-1], 2), side, side) if len(runs) > 1 else ()
-            yield Block((*tiles, View(0, side, side)))
+            yield _fenced(runs, side=side, whole=side)
+
+
+def _docling_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    fine = prompts.inputs.get("tile_fine_mask") is not None
+    side = square_side(vision_patches(config)) // (config.vision_config.scale_factor // (2 if fine else 1))
+    for row in _rows(prompts):
+        for runs in _by_first_tag(prompts, row):
+            yield _fenced(runs, side=side, whole=side)
+
+
+def _step_blocks(_: Any, prompts: Prompts) -> Iterator[Block]:
+    for row in _rows(prompts):
+        for runs in _by_tag(prompts, row):
+            yield _fenced(runs, side=square_side(runs[0].size), whole=square_side(runs[-1].size))
 
 
 def _llama4_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
@@ -207,18 +235,15 @@ def _lfm2_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
 def _slice_blocks(_: Any, prompts: Prompts) -> Iterator[Block]:
     sizes = iter(table(prompts.given("target_sizes")))
     for row in _rows(prompts):
-        runs = prompts.runs(row)
-        tag = prompts.ids[row, runs[0][0] - 1]  # opens an image; slices have another
-        firsts = [index for index, run in enumerate(runs) if prompts.ids[row, run[0] - 1] == tag]
-        for first, last in zip(firsts, [*firsts[1:], len(runs)], strict=True):
+        for runs in _by_first_tag(prompts, row):
             grids = []
-            for run in runs[first:last]:
+            for run in runs:
                 height, width = next(sizes, (0, 0))
                 divisor = round((height * width / run.size) ** 0.5)
                 grids.append((height // divisor, width // divisor))
             tiles: tuple[View, ...] = ()
-            if last - first > 1:
-                places = tile_views(*_row_ends(runs[first + 1 : last], 2), 0, 0)
+            if len(runs) > 1:
+                places = tile_views(*_row_ends(runs[1:], 2), 0, 0)
                 tiles = tuple(View(0, *grid, place.box) for grid, place in zip(grids[1:], places, strict=True))
             yield Block((View(0, *grids[0]), *tiles))
 
@@ -248,6 +273,12 @@ GOT = Rule(f"{_COMPARED}; squares of `image_size` // `patch_size` // 4 a side", 
 AYA = Rule(f"{_COMPARED}; squares of `image_size` // `patch_size` // `downsample_factor` a side", _aya_blocks)
 COHERE = Rule(f"{_COMPARED}; squares of `image_size` // `patch_size` // `downsample_factor` a side", _cohere_blocks)
 IDEFICS3 = Rule("tiles row by row, the gap longer between rows, then the whole image", _idefics3_blocks)
+DOCLING = Rule(
+    "tiles row by row, the gap longer between rows, then the whole image where there are several; each `image_size` // "
+    "`patch_size` // `scale_factor` a side, twice that with `tile_fine_mask`",
+    _docling_blocks,
+)
+STEP = Rule("tiles row by row, a newline token between rows, then the whole image, of more tokens", _step_blocks)
 LLAMA4 = Rule("tiles row by row, a separator token after each row, then the whole image", _llama4_blocks)
 OVIS = Rule("the whole image, then tiles row by row, a separator token between rows", _ovis_blocks)
 PERCEPTION = Rule("a thumbnail, then tiles, placed by comparison with it", _thumbnail_first_blocks)

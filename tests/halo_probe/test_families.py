@@ -13,11 +13,18 @@ import tiny_families
 import torch
 from tiny_families import SPECIMENS
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.granite_docling.processing_granite_docling import GraniteDoclingProcessor
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.llama4.processing_llama4 import Llama4Processor
 from transformers.models.minicpmv4_6.processing_minicpmv4_6 import MiniCPMV4_6Processor
+from transformers.models.nemotron_h_omni.image_processing_nemotron_h_omni import (
+    NemotronH_Omni_Reasoning_V3ImageProcessor,
+)
+from transformers.models.nemotron_h_omni.processing_nemotron_h_omni import NemotronH_Omni_Reasoning_V3Processor
 from transformers.models.ovis2.processing_ovis2 import Ovis2Processor
 from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
+from transformers.models.step3p7.image_processing_step3p7 import Step3p7ImageProcessor
+from transformers.models.step3p7.processing_step3p7 import Step3p7Processor
 
 from halo_probe.capture import record_attention
 from halo_probe.capture.families import FAMILIES, NOT_PROVEN, family_of
@@ -255,6 +262,7 @@ PIECES = [
     *(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2, 3)),
     *("<|image_start|>", "<|image_end|>", "<|image|>", "<|tile_x_separator|>", "<|tile_y_separator|>"),
     *("<image>", "</image>", "<slice>", "</slice>"),
+    *("<patch_start>", "<patch_end>", "<patch_newline>", "<im_start>", "<im_end>"),
 ]
 
 
@@ -273,7 +281,27 @@ def minicpm_text(rows, columns):
     return MiniCPMV4_6Processor.replace_image_token(SimpleNamespace(**tokens), inputs, 0, image_token_divisor=16)
 
 
+def docling_text(rows, columns, **inputs):
+    tokens = {"image_token": "<|img|>", "fake_image_token": "<fake>", "global_image_tag": "<global-img>"}
+    inputs |= {"rows": [[rows]], "cols": [[columns]]}
+    return GraniteDoclingProcessor.replace_image_token(SimpleNamespace(**tokens, image_seq_len=4), inputs, 0)
+
+
+def step_text(rows, columns):
+    processor = Step3p7ImageProcessor(size={"height": 64, "width": 64}, patch_size=48)
+    inputs = processor(torch.zeros(3, 48 * rows, 48 * columns, dtype=torch.uint8), return_tensors="pt")
+    placeholder = "<im_patch>" * 4
+    tokens = {"patch_feature_placeholder": placeholder, "image_feature_placeholder": placeholder}
+    return Step3p7Processor.replace_image_token(SimpleNamespace(**tokens), inputs, 0)
+
+
 WRITERS = {
+    "granite_docling": (
+        docling_text,
+        "<|img|>",
+        {"vision_config": SimpleNamespace(image_size=64, patch_size=16, scale_factor=2)},
+    ),
+    "step3p7": (step_text, "<im_patch>", {}),
     "idefics3": (idefics3_text, "<|img|>", {"scale_factor": 2}),
     "smolvlm": (
         lambda rows, columns: get_image_prompt_string(rows, columns, 4, "<fake>", "<|img|>", "<global-img>"),
@@ -314,6 +342,32 @@ def test_tiles_are_placed_as_the_processor_of_the_family_writes_them(name, rows,
     ]
     whole = (0, 2, 2, *WHOLE)
     assert shown(found) == ([whole, *tiles] if name in {"ovis2", "minicpmv4_6"} else [*tiles, whole])
+
+
+@pytest.mark.parametrize(("fine", "side"), [({}, 2), ({"tile_fine_mask": torch.tensor([True, True])}, 4)])
+def test_docling_pages_of_one_tile_are_told_from_those_of_several_on_either_route(fine, side):
+    vision = SimpleNamespace(image_size=64, patch_size=16, scale_factor=2)
+    one, four = (written(docling_text(number, number, **fine), "<|img|>") for number in (1, 2))
+    first, second = located(
+        config("granite_docling", vision_config=vision), [[1, *one, *four, *one], [*four, 2]], **fine
+    )
+    tiles = [(0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1), WHOLE]
+    split = [(side, side, *box) for box in tiles]
+    assert shown(first) == [(0, side, side, *WHOLE), *((1, *view) for view in split), (2, side, side, *WHOLE)]
+    assert shown(second) == [(0, *view) for view in split]
+
+
+def test_nemotron_images_have_the_grids_of_their_processor():
+    processor = NemotronH_Omni_Reasoning_V3ImageProcessor(patch_size=8, min_num_patches=16, max_num_patches=64)
+    images = [torch.zeros(3, *size, dtype=torch.uint8) for size in [(64, 32), (40, 200)]]
+    inputs = processor(images, return_tensors="pt")
+    tokens = {"image_token": "<image>", "image_start_token": "<im_start>", "image_end_token": "<im_end>"}
+    writer = SimpleNamespace(**tokens, image_processor=processor)
+    texts = [NemotronH_Omni_Reasoning_V3Processor.replace_image_token(writer, inputs, index) for index in (0, 1)]
+    prompt = written("".join(texts), "<image>")
+    (found,) = located(config("nemotron_h_omni", downsample_ratio=0.5), [prompt], image_grid_hw=inputs["image_grid_hw"])
+    assert [view[:3] for view in shown(found)] == [(0, 4, 2), (1, 2, 8)]
+    assert found.positions.size == prompt.count(9)
 
 
 def test_tiles_that_make_no_rectangle_are_refused():
