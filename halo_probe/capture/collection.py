@@ -136,11 +136,17 @@ class Rows:
             source: S × T, int64: for each returned sequence and step the row of the batch that it was generated in.
 
         Raises:
-            CaptureError: If a layer was not seen at one of the T steps.
+            CaptureError: If a layer was not seen at one of the T steps, or if heads are kept of layers that have
+                different numbers of them.
         """
         for layer in list(self._waiting):
             self._score_waiting(layer)
         offsets = self._offsets(source.shape[1])
+        if len({self._scored[layer][0].shape[-1] for layer in offsets}) > 1:
+            raise CaptureError(
+                "The recorded layers have different numbers of heads, so their head maps make no array: record layers "
+                "with as many heads as each other, or leave heads='all' out."
+            )
         host: dict[Layer, tuple[np.ndarray, np.ndarray]] = {}
         by_device: dict[torch.device, list[Layer]] = defaultdict(list)
         for layer in self._layers:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -368,6 +368,27 @@ def test_nemotron_images_have_the_grids_of_their_processor():
     (found,) = located(config("nemotron_h_omni", downsample_ratio=0.5), [prompt], image_grid_hw=inputs["image_grid_hw"])
     assert [view[:3] for view in shown(found)] == [(0, 4, 2), (1, 2, 8)]
     assert found.positions.size == prompt.count(9)
+
+
+def test_layers_of_unlike_numbers_of_heads_have_means_and_no_head_maps():
+    specimen = SPECIMENS["step3p7"]
+    specimen = replace(specimen, change={**specimen.change, "text_config.num_sliding_attention_heads": 8})
+    model = tiny_families.build("step3p7", specimen)
+    inputs, _ = tiny_families.encode(specimen, model.config, tiny_families.a_picture(*specimen.picture))
+    options = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, "pad_token_id": 0}
+    with record_attention(model, layers="all") as recording:
+        model.generate(**inputs, **options)
+    (found,) = recording.generations
+    model.set_attn_implementation("eager")
+    _, eager = with_eager_rows(model, lambda: model.generate(**inputs, **options))
+    assert [eager[layer.index][0].shape[0] for layer in found.layers] == [8, 4, 8, 4]
+    means = [[rows[:, found.image_positions].mean(0) for rows in eager[layer.index]] for layer in found.layers]
+    np.testing.assert_allclose(found.raw, np.swapaxes(means, 0, 1), rtol=0, atol=1e-5)
+    with (
+        pytest.raises(CaptureError, match="different numbers of heads, .*: record layers with as many heads"),
+        record_attention(model, layers="all", heads="all"),
+    ):
+        model.generate(**inputs, **options)
 
 
 def test_tiles_that_make_no_rectangle_are_refused():
