@@ -5,8 +5,10 @@ No code is shared with the rules under test: each encoder cuts the picture and w
 the family does.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch.nn.functional import interpolate
@@ -84,6 +86,16 @@ class Specimen:
     """Which part of a cell's side to change, from its upper left: less than 1 where tokens reach into the next cell."""
     proof: bool = True
     """Whether changing one cell's pixels changes that cell's token most: not where pixels become codes."""
+
+
+def in_half_precision(model):
+    """A copy in bfloat16, but for what its classes keep in float32."""
+    half = copy.deepcopy(model)
+    kept = half._keep_in_fp32_modules_strict
+    for name, tensor in chain(half.named_parameters(), half.named_buffers()):
+        if tensor.is_floating_point() and not any(part in name for part in kept):
+            tensor.data = tensor.data.bfloat16()
+    return half
 
 
 def build(model_type, specimen, seed=0):

@@ -8,12 +8,11 @@ listener hands back another output.
 (The mapping itself is no place to listen: the eager kernel is not in it, it is the caller's `default`.)
 """
 
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -39,8 +38,8 @@ class AttentionCall:
     """None, or what the kernel takes: a tensor or a `BlockMask`."""
     arguments: Mapping[str, Any]
     """The other arguments: scaling, soft-cap and the like."""
-    reads: frozenset[str] = frozenset()
-    """Names of the parameters that the attention function declares."""
+    kernel: Callable[..., Any]
+    """The attention function itself: called with the module, what stands above in that order, and the arguments."""
 
 
 Listener = Callable[[AttentionCall, Any], Any]
@@ -107,9 +106,4 @@ def _attend(  # noqa: PLR0913, PLR0917 - the kernel, then the signature of atten
     listener = vars(module).get(_LISTENER)
     if listener is None:
         return output
-    return listener(AttentionCall(query, key, value, attention_mask, kwargs, _declared(kernel)), output)
-
-
-@lru_cache(maxsize=64)
-def _declared(kernel: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(kernel).parameters)
+    return listener(AttentionCall(query, key, value, attention_mask, kwargs, kernel), output)

@@ -1,5 +1,7 @@
 """Reading what the last query positions may attend to, whichever kernel the mask was made for."""
 
+import inspect
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -75,7 +77,7 @@ class RowMasks:
         return bias
 
     def _refuse_unread(self, call: AttentionCall) -> None:
-        for name in _unread(call.reads, masked=self._masked):
+        for name in _unread(call.kernel, masked=self._masked):
             if call.arguments.get(name) is None:
                 continue
             if name in _PACKED:
@@ -102,9 +104,9 @@ class RowMasks:
 
 
 @lru_cache(maxsize=64)
-def _unread(declared: frozenset[str], *, masked: bool) -> tuple[str, ...]:
-    """The arguments that would change the row and are not read, of an attention function that declares those."""
-    unknown = declared.difference(_KNOWN, _PACKED, _SELECTED)
+def _unread(kernel: Callable[..., Any], *, masked: bool) -> tuple[str, ...]:
+    """The arguments that an attention function declares, that would change the row and that are not read."""
+    unknown = set(inspect.signature(kernel).parameters).difference(_KNOWN, _PACKED, _SELECTED)
     return (*_PACKED, *(() if masked else _SELECTED), *sorted(unknown))
 
 

@@ -322,7 +322,7 @@ def test_positions_that_are_not_those_of_the_prompt_are_refused():
 def test_the_arithmetic_is_float32_under_autocast():
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, 5, 8, generator=generator) for _ in range(3))
-    call = AttentionCall(query, key, value, None, {})
+    call = AttentionCall(query, key, value, None, {}, torch.nn.functional.scaled_dot_product_attention)
     logits = row_logits(query, key, None, {})
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(row_logits(query, key, None, {}), logits)

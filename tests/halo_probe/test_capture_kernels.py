@@ -124,17 +124,18 @@ def test_what_a_kernel_does_to_its_logits_is_done_to_the_row(special):
     module = SimpleNamespace(num_key_value_groups=2, training=False)
     if special == "softcap":
         arguments = {"scaling": 0.5, "softcap": 2.0}
-        output, weights = gemma2_attention(module, query, key, value, mask, **arguments)
+        kernel = gemma2_attention
     elif special == "s_aux":
         module.sinks = torch.randn(6, generator=generator)
         arguments = {"scaling": 0.5, "s_aux": module.sinks}
-        output, weights = gpt_oss_attention(module, query, key, value, mask, **arguments)
+        kernel = gpt_oss_attention
     elif special == "sinks":
         arguments = {"scaling": 0.5, "sinks": 3 * torch.randn(2, 6, 4, 1, generator=generator)}
-        output, weights = inkling2_attention(module, query, key, value, mask, **arguments)
+        kernel = inkling2_attention
     else:
         arguments = {"scaling": 0.5, "position_bias": torch.randn(2, 6, 4, 11, generator=generator)}
-        output, weights = inkling_attention(module, query, key, value, mask, **arguments)
+        kernel = inkling_attention
+    output, weights = kernel(module, query, key, value, mask, **arguments)
     bias = torch.where(mask < -1, -torch.inf, 0.0)[:, :, -1:]
     logits = row_logits(query[:, :, -1:], key, bias, arguments)
     columns = torch.tensor([[4, 5, 9], [0, 1, 2]])
@@ -144,7 +145,7 @@ def test_what_a_kernel_does_to_its_logits_is_done_to_the_row(special):
     torch.testing.assert_close(seen.first_mass[0, 0], weights[0, :, -1, 3].mean(), atol=1e-6, rtol=0)
     normalised = (expected / expected.sum(-1, keepdim=True)).mean(1)
     torch.testing.assert_close(seen.eq1[:, 0], normalised, atol=1e-6, rtol=0)
-    row = weighted_values(logits[:, :, 0], AttentionCall(query, key, value, mask, arguments))
+    row = weighted_values(logits[:, :, 0], AttentionCall(query, key, value, mask, arguments, kernel))
     torch.testing.assert_close(row, output[:, -1], atol=1e-6, rtol=0)
 
 

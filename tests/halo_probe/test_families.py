@@ -30,7 +30,9 @@ from halo_probe.capture import record_attention
 from halo_probe.capture.families import FAMILIES, NOT_PROVEN, family_of
 from halo_probe.capture.families_page import families_page
 from halo_probe.capture.image_tokens import check_family, locate_image_tokens
+from halo_probe.capture.recorder import prepare_target
 from halo_probe.errors import CaptureError, NoImageTokensError, UnsupportedModelError
+from halo_probe.harness.check import check_capture
 
 ROOT = Path(__file__).parents[2]
 STEPS = 4
@@ -127,6 +129,13 @@ def test_the_layers_recorded_are_those_of_the_table(run):
     assert {layer.type for layer in run.generation.layers} == set(family.layers)
     every = {layer.index for layer in run.generation.layers} == set(range(4))
     assert every == (not family.skipped)
+
+
+def test_in_half_precision_the_rows_are_those_of_the_queries_and_keys_that_the_model_made(run):
+    model = tiny_families.in_half_precision(run.model)
+    inputs = {name: value.bfloat16() if value.is_floating_point() else value for name, value in run.inputs.items()}
+    findings, _ = check_capture(prepare_target(model, layers="all"), ((), {**inputs, "pad_token_id": 0}))
+    assert [finding.name for finding in findings if not finding.passed] == []
 
 
 def test_a_cache_that_keeps_the_prompt_and_drops_the_oldest_of_the_reply_leaves_the_image_where_it_is():

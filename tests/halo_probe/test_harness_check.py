@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tiny_models
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
@@ -89,6 +90,18 @@ def test_a_capture_that_is_wrong_fails_the_check_that_is_about_it(change, failed
     assert [name for name, passed in results_of(findings).items() if not passed] == failed
     with pytest.raises(CaptureError, match=rf"does not hold that {failed[0]}: .*check=false"):
         require_sound(findings)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_hides_no_wrong_row(dtype, qwen3_vl_checkpoint, call, monkeypatch):
+    """The row is held against float32 attention of the very queries and keys that the model made."""
+    model = AutoModelForImageTextToText.from_pretrained(qwen3_vl_checkpoint, dtype=dtype).eval()
+    target = prepare_target(model, layers="all")
+    findings, _ = check_capture(target, call)
+    assert results_of(findings) == dict.fromkeys(NAMES, True)
+    changed(monkeypatch, raw=lambda one: 0.98 * one.raw + 0.02 * one.raw[..., ::-1])
+    findings, _ = check_capture(target, call)
+    assert [name for name, passed in results_of(findings).items() if not passed] == ["rows equal eager attention"]
 
 
 def test_a_model_that_ignores_the_recorded_attention_fails(qwen3_vl_checkpoint, call):
