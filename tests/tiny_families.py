@@ -88,14 +88,20 @@ class Specimen:
     """Whether changing one cell's pixels changes that cell's token most: not where pixels become codes."""
 
 
-def in_half_precision(model):
-    """A copy in bfloat16, but for what its classes keep in float32."""
+def in_half_precision(model, inputs):
+    """Copies in bfloat16, but for what the classes of the model keep in float32."""
     half = copy.deepcopy(model)
     kept = half._keep_in_fp32_modules_strict
     for name, tensor in chain(half.named_parameters(), half.named_buffers()):
-        if tensor.is_floating_point() and not any(part in name for part in kept):
-            tensor.data = tensor.data.bfloat16()
-    return half
+        if not any(part in name for part in kept):
+            tensor.data = _halved(tensor.data)
+    return half, {name: _halved(value) for name, value in inputs.items()}
+
+
+def _halved(value):
+    if isinstance(value, list):
+        return [_halved(one) for one in value]
+    return value.bfloat16() if torch.is_tensor(value) and value.is_floating_point() else value
 
 
 def build(model_type, specimen, seed=0):
@@ -117,7 +123,7 @@ def build(model_type, specimen, seed=0):
         torch.manual_seed(seed)
         model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[cls](config)
         for name, parameter in model.named_parameters():
-            tower = any(word in name for word in ("vision", "visual"))
+            tower = any(word in name for word in ("vision", "visual", "qformer"))
             if "q_norm" in name:
                 torch.nn.init.constant_(parameter, specimen.sharpness)
             elif parameter.dim() > 1:
@@ -238,6 +244,25 @@ def anyres(picture, config):
     pixels = torch.cat([_resized(picture, 32, 32)[None], tiles])
     tokens = [IMAGE] * 16 + ([IMAGE] * (width // 8) + [NEWLINE]) * (height // 8)
     return {"pixel_values": pixels[None], "image_sizes": torch.tensor([[height, width]])}, tokens
+
+
+def letterboxed(rows, columns, layout, *, side=96):
+    """DeepSeek-OCR's processor: tiles of 64 pixels, and the whole between bars of grey that make it a square."""
+
+    def encode(picture, config):
+        _, height, width = picture.shape
+        whole = _resized(picture, side * height // width, side)
+        bars = (side - whole.shape[1]) // 2
+        inputs = {
+            "pixel_values": torch.nn.functional.pad(whole, (0, 0, bars, bars), value=-1 / 255)[None],
+            "pixel_values_local": _cut(_resized(picture, 64 * rows, 64 * columns), rows, columns),
+            "num_local_patches": [rows * columns],
+        }
+        if config.model_type == "unlimited_ocr":
+            inputs["patches_grid"] = [[columns, rows]]
+        return inputs, layout
+
+    return encode
 
 
 def positioned(side, *, pooled):
@@ -448,6 +473,7 @@ _MROPE = {f"{_T}rope_parameters.mrope_section": [2, 3, 3]}
 _HALF_MROPE = {f"{_T}rope_parameters.mrope_section": [2, 1, 1]}
 _SQUARE = {f"{_V}image_size": 32, f"{_V}patch_size": 8}
 _LARGE = {f"{_V}image_size": 64, f"{_V}patch_size": 8}
+_SAM = {f"{_V}sam_config.patch_size": 4, f"{_V}sam_config.downsample_channels": [32, 64]}
 _WIDE = (64, 96)
 
 SPECIMENS = {
@@ -614,6 +640,36 @@ SPECIMENS = {
     ),
     "llava_onevision": Specimen(
         anyres, [(4, 4), (8, 12)], {**_SQUARE, "image_grid_pinpoints": [[64, 96], [96, 64]]}, _WIDE
+    ),
+    "granite4_vision": Specimen(
+        anyres,
+        [(4, 4), (8, 12)],
+        {
+            **_SQUARE,
+            f"{_V}patch_size": 4,
+            "image_grid_pinpoints": [[64, 96], [96, 64]],
+            "downsample_rate": "2/4",
+            "deepstack_layer_map": [[-1, 0], [-2, 1]],
+            "spatial_target_layers": [0, 1, 2, 3],
+        },
+        _WIDE,
+    ),
+    "unlimited_ocr": Specimen(
+        letterboxed(2, 3, [*([IMAGE] * 12 + [NEWLINE]) * 8, *([IMAGE] * 6 + [NEWLINE]) * 6, NEWLINE]),
+        [(8, 12), (6, 6, (0, -1 / 22, 1, 23 / 22))],
+        {**_SAM, f"{_T}num_key_value_heads": 4, f"{_T}sliding_window": 2},
+        (176, 192),
+        part=0.5,
+    ),
+    "deepseek_ocr2": Specimen(
+        letterboxed(1, 2, [*[IMAGE] * (2 * 144 + 256), NEWLINE], side=208),
+        [],
+        {
+            **_SAM,
+            f"{_T}num_experts_per_tok": 2,
+            f"{_T}mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+        },
+        (176, 192),
     ),
     "vipllava": Specimen(square, [(4, 4)], {**_SQUARE, "vision_feature_layers": [-1, -2]}),
     "video_llava": Specimen(named("pixel_values_images"), [(4, 4)], _SQUARE),

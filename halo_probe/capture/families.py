@@ -21,7 +21,7 @@ class Family:
     model_type: str
     """The configuration's `model_type`."""
     grid: Rule | None = None
-    """None where the image tokens form no raster; `note` says why."""
+    """None where the image tokens form no raster and all count; `note` says why."""
     token: str = "image_token_id"  # noqa: S105 - a name in a configuration
     """Where the image token id stands in the configuration: dotted paths, the first that holds a number counts."""
     mask: str = ""
@@ -48,7 +48,7 @@ def family_of(config: "PretrainedConfig") -> Family:
         return row
     if getattr(config, "is_encoder_decoder", False):
         return Family(model_type, refusal=_ENCODER_DECODER, known=False)
-    return Family(model_type, token=GENERAL_TOKENS, note=NOT_PROVEN.get(model_type, "it has no grid"), known=False)
+    return Family(model_type, token=GENERAL_TOKENS, note="it has no grid", known=False)
 
 
 def image_token_id(config: "PretrainedConfig", family: Family) -> int:
@@ -79,6 +79,7 @@ _LINEAR = "linear-attention"
 _SELECTS = "sparse layers select the keys that a head sees"
 _QWEN = patches()
 _TOWER = squares("a square of `image_size` // `patch_size` a side", vision_patches)
+_QUERIED = "learned queries read each picture into latents, which have no place in it"
 _RESAMPLED = "a resampler pools the image into latents, which have no place in it"
 
 
@@ -92,6 +93,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("cohere_compass", _QWEN),
     Family("cosmos3_edge", _QWEN),
     Family("cosmos3_omni", _QWEN),
+    Family("deepseek_ocr2", grids.QUERIED, note=_QUERIED),
     Family("deepseek_vl", _TOWER),
     Family("deepseek_vl_hybrid", _TOWER, note="a second tower sees a higher resolution, on the same grid"),
     Family("diffusion_gemma", refusal="it denoises blocks of tokens at once, so no step predicts one token"),
@@ -128,6 +130,11 @@ FAMILIES: tuple[Family, ...] = (
     Family("glmga", _QWEN),
     Family("got_ocr2", tiles.GOT, note="a token stands for the upper left of its cell: two convolutions of stride 2"),
     Family("granite_docling", tiles.DOCLING, note="the first layers add features of the image again"),
+    Family(
+        "granite4_vision",
+        grids.ANYRES,
+        note="the image enters at the layers of `deepstack_layer_map` and `spatial_target_layers`, blank before",
+    ),
     Family("hunyuan_vl", grids.FRAMED),
     Family("hyperclovax_vision_v2", _QWEN),
     Family("idefics", refusal="the image is in gated cross-attention blocks between the layers, after a resampler"),
@@ -220,17 +227,10 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("t5gemma2", refusal=_ENCODER_DECODER),
     Family("udop", refusal=_ENCODER_DECODER),
+    Family("unlimited_ocr", grids.STITCHED, layers=("reference_sliding_attention",), note="as got_ocr2"),
     Family("video_llama_3", grids.MERGED),
     Family("video_llava", _TOWER),
     Family("vipllava", _TOWER),
     Family("vision-encoder-decoder", refusal=_ENCODER_DECODER),
 )
 """The families, by name. Those without a refusal are proven in tests/halo_probe/test_families.py."""
-
-_NEWLINES = "no grid; newlines or separators with the image token's id are counted as image tokens"
-NOT_PROVEN: dict[str, str] = {
-    "deepseek_ocr2": _NEWLINES,
-    "granite4_vision": _NEWLINES,
-    "unlimited_ocr": _NEWLINES,
-}
-"""Families of transformers that are in no row: the general rule tries them, and nothing proves it. What they lack."""

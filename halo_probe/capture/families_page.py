@@ -2,7 +2,7 @@
 
 import sys
 
-from halo_probe.capture.families import FAMILIES, GENERAL_TOKENS, NOT_PROVEN, Family
+from halo_probe.capture.families import FAMILIES, GENERAL_TOKENS, Family
 
 _OPENING = """\
 # Families of models
@@ -52,8 +52,8 @@ def families_page() -> str:
         _OPENING,
         f"## The {len(recorded)} families",
         "",
-        "| family | layers recorded | image tokens | grid | special | proven |",
-        "|---|---|---|---|---|---|",
+        "| family | layers recorded | image tokens | grid | special |",
+        "|---|---|---|---|---|",
         *(_row(family) for family in recorded),
         "",
         "## Not recorded",
@@ -61,14 +61,6 @@ def families_page() -> str:
         "| family | why |",
         "|---|---|",
         *(f"| {family.model_type} | {family.refusal} |" for family in refused),
-        "",
-        "## Not proven",
-        "",
-        "The general rule tries these families of transformers; no test of this project runs them.",
-        "",
-        "| family | what is missing |",
-        "|---|---|",
-        *(f"| {model_type} | {missing} |" for model_type, missing in NOT_PROVEN.items()),
     ]
     tokens = " or ".join(f"`{name}`" for name in GENERAL_TOKENS.split(" or "))
     return "\n".join(lines) + "\n" + _CLOSING.format(tokens=tokens)
@@ -81,7 +73,7 @@ def _row(family: Family) -> str:
         tokens = "the keys of the cross-attention layers"
     else:
         tokens = f"marked by `{family.mask}`" if family.mask else f"`{family.token}`"
-    cells = [family.model_type, layers, tokens, family.grid.says if family.grid else "none", family.note, "yes"]
+    cells = [family.model_type, layers, tokens, family.grid.says if family.grid else "none", family.note]
     return f"| {' | '.join(cells)} |"
 
 

@@ -287,6 +287,62 @@ def _line_ended_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator
         yield Block((View(0, height, width),), with_newlines(height, width))
 
 
+def _convolved(config: Any, pictures: torch.Tensor) -> int:
+    """Tokens along a side of square pictures: patches of SAM's encoder, then two convolutions of stride 2."""
+    patch: int = config.vision_config.sam_config.patch_size
+    return -(-(pictures.shape[-1] // patch) // 4)
+
+
+def _padded_box(picture: torch.Tensor) -> tuple[float, float, float, float]:
+    """The box of a picture whose image was padded to a square with bars of the grey 127 at both ends of one side.
+
+    Args:
+        picture: C × S × S, normalised with mean and deviation ½, so that 127 is -1/255 and 128 is 1/255.
+
+    Returns:
+        `WHOLE` where no edge is grey; `UNKNOWN` where edges are grey otherwise, or the picture is normalised otherwise.
+    """
+    if picture.abs().max() > 1.01:  # noqa: PLR2004 - one, but for rounding
+        return UNKNOWN
+    grey = ((picture > -1.5 / 255) & (picture < 0)).all(dim=0)
+    ends = []
+    for plain in np.stack([grey.all(dim=0).cpu().numpy(), grey.all(dim=1).cpu().numpy()]):
+        shown = np.flatnonzero(~plain)
+        if not shown.size:
+            return UNKNOWN
+        ends.append((int(shown[0]), plain.size - 1 - int(shown[-1]), shown[-1] + 1 - shown[0]))
+    (left, right, width), (top, bottom, height) = ends
+    if min(left + right, top + bottom) or not {right - left, bottom - top} <= {0, 1}:
+        return UNKNOWN
+    return float(-left / width), float(-top / height), float(1 + right / width), float(1 + bottom / height)
+
+
+def _stitched_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
+    pictures = prompts.given("pixel_values")
+    counts, layouts = table(prompts.given("num_local_patches")), table(prompts.given("patches_grid"))
+    side = _convolved(config, pictures)
+    for picture, (count,), (columns, rows) in zip(pictures, counts, layouts, strict=True):
+        views = [View(0, side, side, _padded_box(picture))]
+        if count:
+            tile = _convolved(config, prompts.given("pixel_values_local"))
+            views.insert(0, View(0, rows * tile, columns * tile))
+        kept = [with_newlines(view.height, view.width) for view in views]
+        yield Block(tuple(views), np.concatenate([*kept, [False]]))
+
+
+def _queried_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
+    """One learned query a token, 144 or 256 for each picture, and a separator after the pictures of an image."""
+    whole = _queries(config, prompts.given("pixel_values"))
+    for (count,) in table(prompts.given("num_local_patches")):
+        tiles = count * _queries(config, prompts.given("pixel_values_local")) if count else 0
+        yield Block((), np.arange(tiles + whole + 1) < tiles + whole)
+
+
+def _queries(config: Any, pictures: torch.Tensor) -> int:
+    few, many = 144, 256  # the model has no others
+    return few if _convolved(config, pictures) ** 2 <= few else many
+
+
 LLAVA = Rule(
     "fixed square: `image_size` // `patch_size`; with a Pixtral tower `image_sizes` // `patch_size`",
     _llava_blocks,
@@ -306,3 +362,8 @@ LINES = Rule("one run of image tokens is one row of patches", _line_blocks)
 LINE_ENDED = Rule(
     "`image_sizes` // the reduction of the tokenizer; the end-of-line column is left out", _line_ended_blocks
 )
+STITCHED = Rule(
+    "one raster of the tiles of `patches_grid`, then the whole, padded with grey; newlines and separator are left out",
+    _stitched_blocks,
+)
+QUERIED = Rule("none; the separator after each image is left out", _queried_blocks)

@@ -13,6 +13,8 @@ import tiny_families
 import torch
 from tiny_families import SPECIMENS
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.deepseek_ocr2 import DeepseekOcr2ImageProcessor, DeepseekOcr2Processor
+from transformers.models.granite4_vision import Granite4VisionConfig, Granite4VisionProcessor
 from transformers.models.granite_docling.processing_granite_docling import GraniteDoclingProcessor
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.llama4.processing_llama4 import Llama4Processor
@@ -25,9 +27,10 @@ from transformers.models.ovis2.processing_ovis2 import Ovis2Processor
 from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 from transformers.models.step3p7.image_processing_step3p7 import Step3p7ImageProcessor
 from transformers.models.step3p7.processing_step3p7 import Step3p7Processor
+from transformers.models.unlimited_ocr import UnlimitedOcrImageProcessor, UnlimitedOcrProcessor
 
 from halo_probe.capture import record_attention
-from halo_probe.capture.families import FAMILIES, NOT_PROVEN, family_of
+from halo_probe.capture.families import FAMILIES, family_of
 from halo_probe.capture.families_page import families_page
 from halo_probe.capture.image_tokens import check_family, locate_image_tokens
 from halo_probe.capture.recorder import prepare_target
@@ -132,46 +135,64 @@ def test_the_layers_recorded_are_those_of_the_table(run):
 
 
 def test_in_half_precision_the_rows_are_those_of_the_queries_and_keys_that_the_model_made(run):
-    model = tiny_families.in_half_precision(run.model)
-    inputs = {name: value.bfloat16() if value.is_floating_point() else value for name, value in run.inputs.items()}
+    model, inputs = tiny_families.in_half_precision(run.model, run.inputs)
     findings, _ = check_capture(prepare_target(model, layers="all"), ((), {**inputs, "pad_token_id": 0}))
     assert [finding.name for finding in findings if not finding.passed] == []
 
 
 def test_a_cache_that_keeps_the_prompt_and_drops_the_oldest_of_the_reply_leaves_the_image_where_it_is():
-    change = {"text_config.num_key_value_heads": 4, "text_config.sliding_window": 3}
-    model = tiny_families.build("unlimited_ocr", tiny_families.Specimen(None, [], change))
-    prompt = [*tiny_families.BEFORE, *[model.config.image_token_id] * 16, *tiny_families.AFTER]
-    inputs = {"input_ids": torch.tensor([prompt]), "attention_mask": torch.ones(1, len(prompt), dtype=torch.long)}
+    specimen = SPECIMENS["unlimited_ocr"]
+    model = tiny_families.build("unlimited_ocr", specimen)
+    assert model.config.text_config.sliding_window == 2
+    inputs, positions = tiny_families.encode(specimen, model.config, tiny_families.a_picture(*specimen.picture))
+    prompt = inputs["input_ids"].shape[1]
     options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    with (
-        pytest.warns(UserWarning, match="'unlimited_ocr' is not proven .*newlines or separators"),
-        record_attention(model, layers="all", heads="all") as recording,
-    ):
+    with record_attention(model, layers="all", heads="all") as recording:
         model.generate(**inputs, **options)
     (found,) = recording.generations
     model.set_attn_implementation("eager")
     _, eager = with_eager_rows(model, lambda: model.generate(**inputs, **options))
     assert {layer.type for layer in found.layers} == {"reference_sliding_attention"}
-    assert [row.shape[-1] - len(prompt) for row in eager[3]] == [0, 1, 2, 3, 3, 3, 3, 3]
-    expected = np.stack([[rows[:, found.image_positions] for rows in eager[layer.index]] for layer in found.layers])
+    assert [row.shape[-1] - prompt for row in eager[3]] == [0, 1, 2, 2, 2, 2, 2, 2]
+    expected = np.stack([[rows[:, positions] for rows in eager[layer.index]] for layer in found.layers])
     np.testing.assert_allclose(found.heads, expected.swapaxes(0, 1), rtol=0, atol=1e-5)
-    assert (found.visible == 16).all()
+    assert (found.visible == len(positions)).all()
+
+
+def test_a_family_that_is_not_in_the_table_is_recorded_with_a_warning():
+    specimen = SPECIMENS["llava"]
+    model = tiny_families.build("llava", specimen)
+    model.config.model_type = "brand_new_vl"
+    inputs, positions = tiny_families.encode(specimen, model.config, tiny_families.a_picture(*specimen.picture))
+    with (
+        pytest.warns(UserWarning, match="'brand_new_vl' is not proven .*it has no grid"),
+        record_attention(model) as recording,
+    ):
+        model.generate(**inputs, max_new_tokens=1, pad_token_id=0)
+    (found,) = recording.generations
+    assert found.views == ()
+    assert found.image_positions.tolist() == positions
+
+
+def decoder_input(model, inputs):
+    """What the decoder is given at each token of the prompt; for Granite 4 the sum of what enters at several layers."""
+    given = []
+    hook = model.get_decoder().register_forward_pre_hook(lambda _, __, kwargs: given.append(kwargs), with_kwargs=True)
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    finally:
+        hook.remove()
+    embeds = given[0]["inputs_embeds"]
+    if later := given[0].get("deepstack_features"):
+        embeds = embeds.masked_scatter(given[0]["vision_mask"], torch.stack([*later.values()]).sum(0))
+    return embeds[0]
 
 
 def features(run, picture):
     """The decoder's input at the image tokens."""
     inputs, _ = tiny_families.encode(run.specimen, run.model.config, picture)
-    given = []
-    hook = run.model.get_decoder().register_forward_pre_hook(
-        lambda _, __, kwargs: given.append(kwargs["inputs_embeds"]), with_kwargs=True
-    )
-    try:
-        with torch.no_grad():
-            run.model(**inputs)
-    finally:
-        hook.remove()
-    return given[0][0, run.generation.image_positions]
+    return decoder_input(run.model, inputs)[run.generation.image_positions]
 
 
 def test_changing_the_pixels_of_a_cell_changes_its_token_most(run):
@@ -187,6 +208,7 @@ def test_changing_the_pixels_of_a_cell_changes_its_token_most(run):
             top, bottom = (y0 + (y1 - y0) * (row + end) / view.height for end in (0, run.specimen.part))
             left, right = (x0 + (x1 - x0) * (column + end) / view.width for end in (0, run.specimen.part))
             changed = picture.clone()
+            top, left = max(top, 0), max(left, 0)  # a cell may reach into padding
             cell = changed[:, round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
             cell.copy_(4 - cell)
             difference = (features(run, changed) - before).norm(dim=-1)[offset : offset + view.height * view.width]
@@ -194,8 +216,25 @@ def test_changing_the_pixels_of_a_cell_changes_its_token_most(run):
         offset += view.height * view.width
 
 
+@pytest.mark.parametrize("name", ["deepseek_ocr2", "granite4_vision", "llava_next", "unlimited_ocr"])
+def test_the_tokens_left_out_are_those_that_the_model_itself_fills_with_newlines_and_separators(name):
+    specimen = SPECIMENS[name]
+    model = tiny_families.build(name, specimen)
+    for parameter, values in model.named_parameters():
+        if parameter.endswith(("image_newline", "view_separator")):
+            torch.nn.init.constant_(values, 1e4)
+    inputs, _ = tiny_families.encode(specimen, model.config, tiny_families.a_picture(*specimen.picture))
+    arguments = {key: value for key, value in inputs.items() if key != "input_ids"}
+    (found,) = locate_image_tokens(model.config, inputs["input_ids"], arguments)
+    filled = (decoder_input(model, inputs) >= 1e4).all(dim=-1).numpy()
+    assert filled.any()
+    image = (inputs["input_ids"][0] == model.config.image_token_id).numpy()
+    assert found.positions.tolist() == np.flatnonzero(image & ~filled).tolist()
+
+
 UNPROVEN_GRIDS = {
     *("aria", "blip-2", "idefics2", "inkling_mm_model", "instructblip", "kosmos-2", "kosmos-2.5"),  # no raster
+    "deepseek_ocr2",  # no raster: latents
     *("chameleon", "emu3"),  # pixels become codes
     *("fast_vlm", "gemma3n"),  # a convolutional tower, whose tokens see far beyond their cells
     "mllama",  # no token of the prompt has the features
@@ -208,11 +247,8 @@ def test_the_table_holds_exactly_the_families_that_are_proven_or_refused():
     assert len(SPECIMENS) >= 40
 
 
-def test_every_family_of_transformers_is_proven_or_refused_or_said_to_be_neither():
-    rows = {family.model_type for family in FAMILIES}
-    assert not rows & set(NOT_PROVEN)
-    assert set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES) <= rows | set(NOT_PROVEN)
-    assert all(f"\n| {model_type} | {missing} |\n" in families_page() for model_type, missing in NOT_PROVEN.items())
+def test_every_family_of_transformers_is_in_the_table():
+    assert set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES) <= {family.model_type for family in FAMILIES}
 
 
 def test_the_page_of_families_is_made_from_the_table():
@@ -398,6 +434,88 @@ def test_layers_of_unlike_numbers_of_heads_have_means_and_no_head_maps():
         record_attention(model, layers="all", heads="all"),
     ):
         model.generate(**inputs, **options)
+
+
+OCR = {
+    "deepseek_ocr2": (DeepseekOcr2Processor, DeepseekOcr2ImageProcessor),
+    "unlimited_ocr": (UnlimitedOcrProcessor, UnlimitedOcrImageProcessor),
+}
+BLANK, GREY = 255, 127
+
+
+def as_the_processor_shows(name, pictures, **options):
+    """The image tokens of prompts with one picture each, by the processor of the family."""
+    processor, image_processor = OCR[name]
+    looks = image_processor(**options)
+    inputs = looks(images=pictures, return_tensors="pt")
+    tokens = SimpleNamespace(image_token="9", patch_size=16, downsample_ratio=4, image_processor=looks)
+    texts = [processor.replace_image_token(tokens, inputs, number) for number in range(len(pictures))]
+    settings = config(name, vision_config=SimpleNamespace(sam_config=SimpleNamespace(patch_size=16)))
+    return located(settings, [[1, *map(int, text), 2] for text in texts], **inputs)
+
+
+def blank(height, width, value=BLANK):
+    return torch.full((3, height, width), value, dtype=torch.uint8)
+
+
+def test_unlimited_ocr_lays_the_tiles_out_as_one_raster_before_the_padded_whole():
+    upright, small, even = as_the_processor_shows("unlimited_ocr", [blank(1500, 800), blank(100, 200), blank(900, 900)])
+    assert upright.grids == ((20, 10), (16, 16))
+    assert [view.box for view in upright.views] == [WHOLE, (-239 / 546, 0, 1 + 239 / 546, 1)]
+    assert upright.positions.size == 200 + 256
+    # The raster's rows end on a newline.
+    assert upright.positions[:12].tolist() == [*range(1, 11), 12, 13]
+    assert small.grids == ((16, 16),)
+    assert small.views[0].box == (0, -0.5, 1, 1.5)
+    assert even.grids == ((20, 20), (16, 16))
+    assert [view.box for view in even.views] == [WHOLE, WHOLE]
+
+
+def test_unlimited_ocr_without_tiles_shows_the_whole_squeezed_where_that_is_small():
+    (squeezed,) = as_the_processor_shows(
+        "unlimited_ocr", [blank(300, 900)], crop_to_patches=False, size={"height": 640, "width": 640}
+    )
+    assert shown(squeezed) == [(0, 10, 10, *WHOLE)]
+
+
+@pytest.mark.parametrize("framed", ["all", "left", "left and top", "not at all, normalised otherwise"])
+def test_the_place_of_a_picture_that_may_be_padded_is_not_known(framed):
+    picture = blank(512, 512, GREY if framed == "all" else BLANK)
+    if "left" in framed:
+        picture[:, :, :40] = GREY
+    if "top" in framed:
+        picture[:, :40] = GREY
+    options = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3} if "otherwise" in framed else {}
+    (found,) = as_the_processor_shows("unlimited_ocr", [picture], **options)
+    assert found.grids == ((16, 16),)
+    assert all(map(math.isnan, found.views[0].box))
+
+
+def test_deepseek_ocr_2_has_the_latents_of_every_picture_and_leaves_the_separators_out():
+    wide, small = as_the_processor_shows("deepseek_ocr2", [blank(500, 1500), blank(100, 200)])
+    assert wide.views == small.views == ()
+    assert wide.positions.tolist() == list(range(1, 1 + 3 * 144 + 256))
+    assert small.positions.tolist() == list(range(1, 1 + 256))
+    size = {"height": 768, "width": 768}
+    (uncut,) = as_the_processor_shows("deepseek_ocr2", [blank(500, 1500)], crop_to_patches=False, size=size)
+    assert uncut.positions.tolist() == list(range(1, 1 + 144))
+
+
+def test_granite_4_has_the_tokens_that_its_processor_writes():
+    tower = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 16}
+    pinpoints = [[384, 768], [768, 384], [768, 768], [1152, 384]]
+    settings = Granite4VisionConfig(
+        vision_config=tower, image_grid_pinpoints=pinpoints, image_token_index=9, downsample_rate="4/8"
+    )
+    looks = SimpleNamespace(image_grid_pinpoints=pinpoints)
+    processor = Granite4VisionProcessor.__new__(Granite4VisionProcessor)
+    processor.image_processor, processor.patch_size, processor.downsample_rate = looks, 16, "4/8"
+    processor.num_additional_image_tokens = 0
+    for size, detail in [((400, 700), (14, 24)), ((1100, 300), (36, 10)), ((512, 512), (24, 24))]:
+        count = processor._get_number_of_features(*size, 384, 384)
+        (found,) = located(settings, [[1, *[9] * count, 2]], image_sizes=torch.tensor([size]))
+        assert found.grids == ((12, 12), detail)
+        assert found.positions.size == count - detail[0]
 
 
 def test_tiles_that_make_no_rectangle_are_refused():
