@@ -20,6 +20,7 @@ from halo_probe.capture.override import EditedLogits
 from halo_probe.capture.rows import image_attention, learned_sinks, row_logits, visible_tokens
 from halo_probe.capture.session import Session
 from halo_probe.errors import CaptureError
+from halo_probe.transfers import to_device
 
 _BLOCK_LOGITS = 2**22
 """Logits of one block, 16 MiB of float32: it bounds the memory of scoring, and of the queries that wait for it."""
@@ -129,36 +130,39 @@ class Rows:
         steps = [self._session.steps[-1]]
         self._score(layer, steps, logits.edited, call.arguments, dropped=dropped, unedited=logits.plain)
 
-    def finish(self, source: np.ndarray) -> list[RowNumbers]:
-        """Score what waits, and move everything to the host in one transfer per device.
+    def finish(self) -> list[torch.Tensor]:
+        """Score what waits.
+
+        Returns:
+            The scored blocks, each on the device of its layer: for `numbers`, once they are on the host.
+        """
+        for layer in list(self._waiting):
+            self._score_waiting(layer)
+        return [block for layer in self._layers for block in self._scored[layer]]
+
+    def numbers(self, blocks: Sequence[torch.Tensor], source: np.ndarray) -> list[RowNumbers]:
+        """Cut the blocks of `finish`, on the host, by returned sequence.
 
         Args:
+            blocks: The blocks.
             source: S × T, int64: for each returned sequence and step the row of the batch that it was generated in.
 
         Raises:
             CaptureError: If a layer was not seen at one of the T steps, or if heads are kept of layers that have
                 different numbers of them.
         """
-        for layer in list(self._waiting):
-            self._score_waiting(layer)
         offsets = self._offsets(source.shape[1])
-        if len({self._scored[layer][0].shape[-1] for layer in offsets}) > 1:
+        if len({block.shape[-1] for block in blocks}) > 1:
             raise CaptureError(
                 "The recorded layers have different numbers of heads, so their head maps make no array: record layers "
                 "with as many heads as each other, or leave heads='all' out."
             )
-        host: dict[Layer, tuple[np.ndarray, np.ndarray]] = {}
-        by_device: dict[torch.device, list[Layer]] = defaultdict(list)
+        numbers = torch.cat(list(blocks), dim=1).numpy()
+        start = 0
         for layer in self._layers:
-            if layer in offsets:
-                by_device[self._scored[layer][0].device].append(layer)
-        for layers in by_device.values():
-            numbers = torch.cat([block for layer in layers for block in self._scored[layer]], dim=1).cpu().numpy()
-            start = 0
-            for layer in layers:
-                host[layer] = numbers, offsets[layer] + start
-                start += len(self._steps[layer])
-        return [self._cut([host[layer] for layer in self._layers], rows) for rows in source]
+            offsets[layer] += start
+            start += len(self._steps[layer])
+        return [self._cut(numbers, list(offsets.values()), rows) for rows in source]
 
     def _may_wait(self, layer: Layer, call: AttentionCall) -> bool:
         by_query = any(call.arguments.get(name) is not None for name in _BY_QUERY)
@@ -183,9 +187,8 @@ class Rows:
         shapes = [bias.shape for bias in masks.biases if bias is not None]
         stacked = None
         if shapes or len(masks.keys) > 1:
-            later = (
-                torch.arange(key.shape[2], device=key.device) >= torch.tensor(masks.keys, device=key.device)[:, None]
-            )
+            keys = to_device(torch.tensor(masks.keys), key.device)
+            later = torch.arange(key.shape[2], device=key.device) >= keys[:, None]
             batch, heads = (max((shape[axis] for shape in shapes), default=1) for axis in (0, 1))
             stacked = torch.zeros(batch, heads, *later.shape, device=key.device).masked_fill_(later, -torch.inf)
             for row, bias in enumerate(masks.biases):
@@ -218,7 +221,7 @@ class Rows:
         self._steps[layer] += steps
 
     def _offsets(self, count: int) -> dict[Layer, np.ndarray]:
-        """Where the row of each step is among the scored rows of each layer, T."""
+        """Where the row of each step is among the scored rows of each layer, T, in the order of the layers."""
         offsets = {}
         for layer in self._layers:
             found = {step: offset for offset, step in enumerate(self._steps[layer])}
@@ -228,10 +231,10 @@ class Rows:
                     "call transformers' attention functions there, so nothing can be recorded."
                 )
             offsets[layer] = np.array([found[step] for step in range(count)], dtype=np.int64)
-        return offsets if count else {}
+        return offsets
 
-    def _cut(self, host: Sequence[tuple[np.ndarray, np.ndarray]], rows: np.ndarray) -> RowNumbers:
-        numbers = np.stack([layer[rows, offsets] for layer, offsets in host], axis=1)
+    def _cut(self, scored: np.ndarray, offsets: Sequence[np.ndarray], rows: np.ndarray) -> RowNumbers:
+        numbers = np.stack([scored[rows, places] for places in offsets], axis=1)
         image = self._session.width
         eq1, raw, heads = np.split(numbers[..., _FIELDS:], [image, 2 * image], axis=-1)
         return RowNumbers(

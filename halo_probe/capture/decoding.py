@@ -1,7 +1,7 @@
 """How `generate` was asked to decode: what can be followed, and which row of the batch each token came from."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,21 +89,24 @@ class Decoding:
             return given
         return input_ids != pad
 
-    def sources(self, output: Any, *, steps: int) -> np.ndarray:
+    def beams(self, output: Any) -> list[torch.Tensor]:
+        """What `sources` needs of what `generate` returned, where it is."""
+        return [output.beam_indices] if self._beams else []
+
+    def sources(self, beams: Sequence[torch.Tensor], *, shape: tuple[int, ...]) -> np.ndarray:
         """The row of the batch that each token was generated in.
 
         Args:
-            output: What `generate` returned.
-            steps: T, the number of generated tokens.
+            beams: That of `beams`, on the host.
+            shape: S and T, the numbers of returned sequences and of generated tokens.
 
         Returns:
-            S × T, int64, for the S returned sequences.
+            S × T, int64.
         """
-        if self._beams:
-            rows: np.ndarray = np.maximum(output.beam_indices.cpu().numpy(), 0)  # -1 after the end of a sequence
+        if beams:
+            rows: np.ndarray = np.maximum(beams[0].numpy(), 0)  # -1 after the end of a sequence
             return rows
-        count = len(output if isinstance(output, torch.Tensor) else output.sequences)
-        return np.repeat(np.arange(count)[:, None], steps, axis=1)
+        return np.repeat(np.arange(shape[0])[:, None], shape[1], axis=1)
 
     def replies(self, tokens: np.ndarray) -> list[tuple[np.ndarray, bool]]:
         """Cut each sequence after its first end-of-sequence token, or before the padding that follows another stop.

@@ -14,6 +14,7 @@ from halo_probe.capture.masks import RowMasks
 from halo_probe.capture.rows import full_precision, learned_sinks, row_logits
 from halo_probe.capture.session import Session
 from halo_probe.errors import CaptureError
+from halo_probe.transfers import to_device
 
 if TYPE_CHECKING:
     from halo_probe.interventions import Intervention
@@ -41,7 +42,8 @@ class Override:
         self._session = session
         self._masks = masks
         self._step = -1
-        self._rows: torch.Tensor | None = None
+        self._rows: dict[torch.device, torch.Tensor] = {}
+        """Which rows are at a step of the intervention, on each device that asked; empty where none can be."""
         self._wrote_digit: torch.Tensor | None = None
         self._digits = torch.tensor(sorted(intervention.digit_token_ids), dtype=torch.int64)
 
@@ -78,8 +80,11 @@ class Override:
         """B, bool: which rows are at a step of the intervention; None where none can be. Never waits for the device."""
         step = self._session.steps[-1]
         if step != self._step:
-            self._step, self._rows = step, self._rows_at(step, query)
-        return None if self._rows is None else self._rows.to(query.device)
+            rows = self._rows_at(step, query)
+            self._step, self._rows = step, {} if rows is None else {rows.device: rows}
+        if self._rows and query.device not in self._rows:
+            self._rows[query.device] = next(iter(self._rows.values())).to(query.device)
+        return self._rows.get(query.device)
 
     def _rows_at(self, step: int, query: torch.Tensor) -> torch.Tensor | None:
         steps = self._intervention.steps
@@ -93,13 +98,14 @@ class Override:
         first = self._intervention.steps == "d1"
         if step == 0 or self._wrote_digit is None:
             self._wrote_digit = query.new_zeros(len(query), dtype=torch.bool)
-            self._digits = self._digits.to(query.device)
+            self._digits = to_device(self._digits, query.device)
             return ~self._wrote_digit if first else None
         last = self._session.last_tokens
         if last is None:
             raise CaptureError("The model runs without `input_ids`, so the digits of its reply are not known.")
         before = self._wrote_digit
-        self._wrote_digit = before | torch.isin(last.to(before.device), self._digits)
+        # Compared one by one: `isin` would sort them, for which the host waits.
+        self._wrote_digit = before | (last.to(before.device)[:, None] == self._digits).any(dim=1)
         return ~self._wrote_digit if first else self._wrote_digit & ~before
 
 

@@ -22,6 +22,7 @@ from halo_probe.capture.recording import Generation, Recording
 from halo_probe.capture.session import Session
 from halo_probe.capture.sinks import VisualSinks, sink_layers
 from halo_probe.errors import CaptureError, UnsupportedModelError, UsageError
+from halo_probe.transfers import to_host
 
 if TYPE_CHECKING:
     from torch import nn
@@ -237,12 +238,13 @@ class _Call:
         positional: Sequence[Any],
         arguments: Mapping[str, Any],
     ) -> None:
-        input_ids = _prompt_ids(positional, arguments)
+        given = _on_host({**arguments, "input_ids": _prompt_ids(positional, arguments)})
+        input_ids: torch.Tensor = given["input_ids"]
         configs = (*positional[1:2], arguments.get("generation_config"))
         config = next((one for one in configs if isinstance(one, GenerationConfig)), None)
         self.decoding = Decoding(target.model, config, arguments)
-        mask = self.decoding.attention_mask(input_ids, arguments.get("attention_mask"))
-        images = locate_image_tokens(target.model.config, input_ids, {**arguments, "attention_mask": mask})
+        mask = self.decoding.attention_mask(input_ids, given.get("attention_mask"))
+        images = locate_image_tokens(target.model.config, input_ids, {**given, "attention_mask": mask})
         if change and not (self.decoding.keeps_rows and self.decoding.keeps_cache):
             raise CaptureError(
                 "An intervention needs greedy search or sampling with a cache: set num_beams=1 and use_cache=True, and "
@@ -322,14 +324,18 @@ class _Call:
         if self._failure:
             raise self._failure
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
-        tokens = sequences[:, self._session.prompt :].cpu().numpy()
+        replies = sequences[:, self._session.prompt :]
         try:
-            numbers = self._rows.finish(self.decoding.sources(output, steps=tokens.shape[1]))
+            blocks = self._rows.finish()
+            found = self._sinks.found() if self._sinks else []
+            (replies, *beams), blocks, found = to_host([replies, *self.decoding.beams(output)], blocks, found)
         except RuntimeError as error:
             if isinstance(error, CaptureError):
                 raise
             raise CaptureError(f"The rows could not be computed: {error}") from error
-        sinks = self._sinks.sink_tokens() if self._sinks else None
+        tokens = replies.numpy()
+        numbers = self._rows.numbers(blocks, self.decoding.sources(beams, shape=tokens.shape))
+        sinks = torch.stack(found).any(dim=0).numpy() if found else None
         generations = []
         for sequence, (token_ids, ended) in enumerate(self.decoding.replies(tokens)):
             prompt, steps = self.decoding.prompt_of(sequence), len(token_ids)
@@ -353,6 +359,17 @@ class _Call:
                 )
             )
         return generations
+
+
+def _on_host(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with the prompt on the host: ids, masks and sizes, all but floating-point tensors."""
+    whole = {
+        name: value
+        for name, value in arguments.items()
+        if isinstance(value, torch.Tensor) and not value.is_floating_point()
+    }
+    (moved,) = to_host(list(whole.values()))
+    return {**arguments, **dict(zip(whole, moved, strict=True))}
 
 
 def _prompt_ids(positional: Sequence[Any], arguments: Mapping[str, Any]) -> torch.Tensor:

@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 from halo_probe.capture.image_tokens import ImageTokens
 from halo_probe.capture.layers import Layer
 from halo_probe.errors import CaptureError
+from halo_probe.transfers import to_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -102,7 +103,7 @@ class Session:
         """
         places = self._places.get(device)
         if places is None:
-            places = self._places[device] = self._places[torch.device("cpu")].to(device)
+            places = self._places[device] = to_device(self._places[torch.device("cpu")], device)
         return places - dropped if dropped else places
 
     def _place(self) -> torch.Tensor:

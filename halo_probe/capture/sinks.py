@@ -15,7 +15,6 @@ from halo_probe.errors import CaptureError, UnsupportedModelError
 from halo_probe.metrics.visual_sinks import SINK_SCORE
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -59,17 +58,15 @@ class VisualSinks:
                 stack.callback(layer.register_forward_hook(self._look).remove)
             yield
 
-    def sink_tokens(self) -> "np.ndarray":
-        """Whether each image token has φ > 20 after some layer, B × M.
+    def found(self) -> list[torch.Tensor]:
+        """Whether each image token has φ > 20 after some layer of a device, B × M on each device.
 
         Raises:
             CaptureError: If the hidden states were not those of a plain decoder.
         """
         if not self._scores:
             raise CaptureError("No hidden states of image tokens were seen: record this model without sinks.")
-        found = [(scores > SINK_SCORE).cpu() for scores in self._scores.values()]
-        sinks: np.ndarray = torch.stack(found).any(dim=0).numpy()
-        return sinks
+        return [scores > SINK_SCORE for scores in self._scores.values()]
 
     def _look(self, _: "nn.Module", __: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output

@@ -10,6 +10,8 @@ import math
 
 import torch
 
+from halo_probe.transfers import to_device
+
 
 def scale(image: torch.Tensor, *, strength: float) -> torch.Tensor:
     """Multiply: z ← α z (ScalingVis, arXiv 2503.01773); α > 1 sharpens and, of positive logits, raises the mass.
@@ -55,4 +57,4 @@ def knockout(image: torch.Tensor, *, cells: tuple[int, ...] | None) -> torch.Ten
     """
     if cells is None:
         return torch.full_like(image, -torch.inf)
-    return image.index_fill(-1, torch.tensor(cells, dtype=torch.int64, device=image.device), -torch.inf)
+    return image.index_fill(-1, to_device(torch.tensor(cells, dtype=torch.int64), image.device), -torch.inf)
