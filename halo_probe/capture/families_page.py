@@ -24,9 +24,9 @@ grid and its box in the image (x0, y0, x1, y1 as fractions; 0, 0, 1, 1 is the wh
 row by row. Start, end, newline and break tokens are no image tokens, nor are class tokens. A family without a grid has
 maps without views: sparsity, entropy and mass are defined, spatial metrics are not.
 
-Some processors crop an image that is not square, or pad it to a square, and do not tell the model (CLIP's for LLaVA crops,
-those of DeepSeek-VL and Janus pad). Boxes are then fractions of what the model was shown. The images of this project are
-square, where that is the same; an overlay on another picture may be shifted.
+Some processors crop an image that is not square, or pad it to a square, and do not tell the model (that of LLaVA crops,
+those of DeepSeek-VL and Janus pad). Boxes are then fractions of what the model was shown. The images of this project
+are square, where that is the same; an overlay on another picture may be shifted.
 
 **Tiles without marks.** Some processors do not tell the model how they laid out the tiles of an image. The probe then
 tries every layout that their number allows and takes the one that gives the thumbnail; where none clearly does, as for
