@@ -82,11 +82,11 @@ class Decoding:
             given: B × P or None.
 
         Returns:
-            B × P; None where every token is attended to.
+            B × P, bool; None where every token is attended to.
         """
         pad: int | None = self._config.pad_token_id
         if given is not None or pad is None or pad in self._ends or not bool((input_ids == pad).any()):
-            return given
+            return None if given is None else given.bool()
         return input_ids != pad
 
     def beams(self, output: Any) -> list[torch.Tensor]:
@@ -150,8 +150,9 @@ class Decoding:
                 f"Recording {name} is not supported: use greedy search, sampling, beam search or assisted generation "
                 "with a prompt lookup or another model."
             )
-        if arguments.get("assistant_model") is model:
-            raise CaptureError("The assistant is the recorded model itself: load it a second time to assist.")
+        assistant = arguments.get("assistant_model")
+        if assistant is not None and model.get_decoder() in {*assistant.modules()}:
+            raise CaptureError("The assistant has the layers of the recorded model itself: load it a second time.")
         if _is_compiled(model):
             raise CaptureError("A compiled model cannot be recorded: record it without torch.compile.")
         if self._compiles(model, arguments) and not config.disable_compile:

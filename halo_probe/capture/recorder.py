@@ -1,5 +1,6 @@
 """Recording the attention to the image tokens during a model's own `generate`."""
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,7 @@ from halo_probe.capture.override import EditedLogits, Override
 from halo_probe.capture.recording import Generation, Recording
 from halo_probe.capture.session import Session
 from halo_probe.capture.sinks import VisualSinks, sink_layers
-from halo_probe.errors import CaptureError, UnsupportedModelError, UsageError
+from halo_probe.errors import CaptureError, HaloError, UnsupportedModelError, UsageError, first_line
 from halo_probe.transfers import to_host
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ def recording_generate(
         intervention.require_resolved()
         indices = intervention.layer_indices(layer.index for layer in target.attention)
         change = _Change(intervention, tuple(layer for layer in target.attention if layer.index in indices))
-    own["generate"] = partial(_recorded_generate, target, change, target.model.generate, deliver, on_error)
+    busy: set[int] = set()
+    own["generate"] = partial(_recorded_generate, target, change, target.model.generate, deliver, on_error, busy)
     try:
         yield
     finally:
@@ -198,22 +200,29 @@ class _Change:
     layers: tuple[Layer, ...]
 
 
-def _recorded_generate(
+def _recorded_generate(  # noqa: PLR0913, PLR0917 - before the arguments of `generate`
     target: Target,
     change: _Change | None,
     generate: Callable[..., Any],
     deliver: Callable[[list[Generation]], None],
     on_error: Callable[[CaptureError], None],
+    busy: set[int],
     *args: Any,
     **kwargs: Any,
 ) -> Any:
     run = partial(generate, *args, **kwargs)  # exactly what was given: not every model's second argument is the same
-    try:
-        call = _Call(target, change, args, kwargs)
-    except CaptureError as error:
-        on_error(error)
+    thread = threading.get_ident()
+    if thread in busy:  # a call on the way of another, such as a logits processor makes
         return run()
-    with call.listening():
+    with ExitStack() as stack:
+        try:
+            call = _call(target, change, args, kwargs)
+            stack.enter_context(call.listening())
+        except CaptureError as error:
+            on_error(error)
+            return run()
+        busy.add(thread)
+        stack.callback(busy.discard, thread)
         output = run(return_dict_in_generate=True) if call.decoding.needs_dict else run()
     try:
         generations = call.generations(output)
@@ -222,6 +231,17 @@ def _recorded_generate(
     else:
         deliver(generations)
     return output.sequences if call.decoding.needs_dict and not call.decoding.returns_dict else output
+
+
+def _call(target: Target, change: _Change | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> "_Call":
+    try:
+        return _Call(target, change, args, kwargs)
+    except HaloError:
+        raise
+    except Exception as error:  # whatever it was, the model itself may know what to do with these arguments
+        raise CaptureError(
+            f"What generate() was given cannot be read ({type(error).__name__}: {first_line(error)})."
+        ) from error
 
 
 class _Call:
@@ -283,7 +303,7 @@ class _Call:
             yield
 
     def _attend(self, layer: Layer, call: AttentionCall, output: Any) -> Any:
-        if not self._session.steps:  # a chunk of the prompt that is not its last
+        if not self._session.steps or not self._session.here:  # a chunk of the prompt that is not its last, or foreign
             return output
         edited = None
         if self._override and layer in self._changed:
@@ -323,6 +343,11 @@ class _Call:
         """
         if self._failure:
             raise self._failure
+        if self._session.mixed:
+            raise CaptureError(
+                "Something else ran the model between its steps, such as a logits processor, and without a cache its "
+                "passes cannot be told apart: generate with use_cache=True."
+            )
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
         replies = sequences[:, self._session.prompt :]
         try:

@@ -1,5 +1,6 @@
 """Which step, and which image columns: where a running `generate` call stands in the prompts that it was given."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,11 @@ class Session:
         """Positions that the decoder has been given, the current pass included."""
         self.entered = 0
         """Positions that it had been given by the end of the pass that predicts the first token."""
+        self.foreign = False
+        """Whether the current pass is none of the call's own, but of another with the same model on the way, such as a
+        logits processor makes."""
+        self.mixed = False
+        """Whether foreign passes cannot be told from the call's own."""
         self.appends = False
         """Whether the current cache keeps the keys of full attention as they were, so that later keys serve as well."""
         self.replaces = False
@@ -58,6 +64,8 @@ class Session:
         self.width = max(image.positions.size for image in images)
         """M, the largest number of image tokens of a prompt."""
         self._places = {torch.device("cpu"): self._place()}
+        self._thread = threading.get_ident()
+        self._cache: Any = None
 
     @contextmanager
     def following(self, model: PreTrainedModel) -> Iterator[None]:
@@ -73,6 +81,11 @@ class Session:
         finally:
             for hook in hooks:
                 hook.remove()
+
+    @property
+    def here(self) -> bool:
+        """Whether this is the thread of the call."""
+        return threading.get_ident() == self._thread
 
     def dropped(self, layer: Layer, *, keys: int) -> int:
         """How many of the oldest keys a sliding cache that now holds so many has let go of.
@@ -116,20 +129,31 @@ class Session:
         return torch.from_numpy(places).repeat_interleave(self.copies, dim=0)
 
     def _note_tokens(self, _: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if not self.here:
+            return
         given = kwargs.get("input_ids")
         if given is None and args and isinstance(args[0], torch.Tensor):
             given = args[0]
         self.last_tokens = None if given is None else given[:, -1]
 
     def _note_positions(self, _: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if not self.here:
+            return
         given = kwargs.get("inputs_embeds")
         if given is None:
             given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else args[0]
         cache = kwargs.get("past_key_values")
-        self.begun = self._cached(cache)
+        if not self.seen:
+            self._cache = cache
+        self.foreign = cache is not self._cache
+        if self.foreign:
+            self.steps = range(0)
+            return
+        before, self.begun = self.seen, self._cached(cache)
         self.seen = self.begun + given.shape[1]
         # Without a cache every pass begins at the prompt, and only its last position is new.
         first = self.seen - 1 if cache is None else self.begun
+        self.mixed |= cache is None and before > 0 and first != before
         self.steps = range(max(first - self.prompt + 1, 0), self.seen - self.prompt + 1)
         stays = not getattr(cache, "offloading", False)
         if self.steps and not self.entered:

@@ -71,6 +71,8 @@ class VisualSinks:
     def _look(self, _: "nn.Module", __: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         session = self._session
+        if session.foreign or not session.here:
+            return
         if hidden.dim() != 3 or session.begun >= session.prompt:  # noqa: PLR2004 - B × Q × D; the prompt is over
             return
         device, width = hidden.device, hidden.shape[-1]
