@@ -107,9 +107,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("fuyu", grids.LINES, note="a newline token with an id of its own ends each row"),
     Family(
         "gemma3",
-        squares("a square of `mm_tokens_per_image` tokens", lambda config: config.mm_tokens_per_image),
+        tiles.PANNED,
         layers=SLIDING,
-        note="image tokens see one another; pan-and-scan crops follow the whole image as squares of their own",
+        note="image tokens see one another; crops of an image follow it, each a view of its own",
     ),
     Family(
         "gemma3n",
@@ -156,7 +156,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("llava", grids.LLAVA, note="a class token, where the tower's is kept, is left out"),
     Family("llava_next", grids.ANYRES),
     Family("llava_next_video", grids.ANYRES),
-    Family("llava_onevision", grids.ANYRES),
+    Family("llava_onevision", grids.ONEVISION),
     Family("minicpm_ocr", tiles.SLICES, skipped=_LINEAR),
     Family("minicpmv4_6", tiles.SLICES, skipped=_LINEAR),
     Family("minicpmv4_7", tiles.SLICES, skipped=_LINEAR),
@@ -212,7 +212,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("qwen4_exp", _QWEN, layers=("indexed_attention",), skipped=_LINEAR, note=_SELECTS),
     Family(
         "shieldgemma2",
-        squares("a square of `mm_tokens_per_image` tokens", lambda config: config.mm_tokens_per_image),
+        tiles.PANNED,
         token="image_token_index",  # noqa: S106 - as above
         layers=SLIDING,
         note="as gemma3",

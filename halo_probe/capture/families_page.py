@@ -24,13 +24,19 @@ grid and its box in the image (x0, y0, x1, y1 as fractions; 0, 0, 1, 1 is the wh
 row by row. Start, end, newline and break tokens are no image tokens, nor are class tokens. A family without a grid has
 maps without views: sparsity, entropy and mass are defined, spatial metrics are not.
 
-Some processors crop an image that is not square, or pad it to a square, and do not tell the model (that of LLaVA crops,
-those of DeepSeek-VL and Janus pad). Boxes are then fractions of what the model was shown. The images of this project
+Some processors crop an image that is not square, or pad it, and do not tell the model (that of LLaVA crops, those of
+DeepSeek-VL, Janus and Mllama pad). Boxes are then fractions of what the model was shown. The images of this project
 are square, where that is the same; an overlay on another picture may be shifted.
 
 **Tiles without marks.** Some processors do not tell the model how they laid out the tiles of an image. The probe then
 tries every layout that their number allows and takes the one that gives the thumbnail; where none clearly does, as for
 an empty picture, the boxes of the tiles are NaN.
+
+**Pan and scan.** Gemma 3's processor may put crops of an image after it, which look to the model like further images.
+The probe knows them by where they stand and by comparison with the image before them, and makes them views of that
+image; the processor cuts at whole pixels, so an edge may be off by a pixel for each crop before it. Where the pixels do
+not tell crops from images, as with empty pictures and stripes, the prompt is refused. A single crop repeats the whole
+image (`pan_and_scan_max_num_crops=1`) and counts as one more image.
 
 **Proof.** Each family below is proven by a tiny randomly initialised model of its real classes: every layer, head and
 step equals eager attention in float32 to 1e-5 (1e-4 where layers share keys), tokens and logits are bit-identical with

@@ -223,6 +223,22 @@ def _anyres_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Blo
             yield Block((base, detail), kept)
 
 
+def _onevision_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
+    """LLaVA-OneVision pads the images of a prompt that has several to squares and shows each at its base size alone."""
+    side = square_side(vision_patches(config))
+    sizes, counts = table(prompts.given("image_sizes")), prompts.inputs.get("batch_num_images")
+    alone = [True] * len(sizes) if counts is None else [n == 1 for (n,) in table(counts) for _ in range(n)]
+    for size, block, cut in zip(sizes, _anyres_blocks(config, prompts), alone, strict=True):
+        yield block if cut else Block((View(0, side, side, _squared_box(*size)),), np.arange(side**2 + 1) < side**2)
+
+
+def _squared_box(height: int, width: int) -> tuple[float, float, float, float]:
+    """The box of an image of so many pixels that was padded to a square at both ends of its shorter side."""
+    longer = max(height, width)
+    left, top = (longer - width) // 2, (longer - height) // 2
+    return -left / width, -top / height, (longer - left) / width, (longer - top) / height
+
+
 def _one_patch(config: "PretrainedConfig", size: list[int]) -> bool:
     from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
@@ -349,6 +365,10 @@ LLAVA = Rule(
     endless=True,
 )
 ANYRES = Rule("base square, then the unpadded high-resolution grid, whose newline column is left out", _anyres_blocks)
+ONEVISION = Rule(
+    f"{ANYRES.says}; where `batch_num_images` has several for a prompt, each image padded to a base square",
+    _onevision_blocks,
+)
 POOLED = Rule(
     "(largest `image_position_ids` + 1) // `pooling_kernel_size`: not always a square",
     partial(_placed_blocks, "vision_config.pooling_kernel_size"),

@@ -17,6 +17,9 @@ from halo_probe.errors import CaptureError
 
 _CLEARLY = 0.25  # the best layout must miss the thumbnail by less than this part of what the next best misses it by
 _RASTER = 32  # layouts are compared at this many pixels a side: what differs between them is coarse
+_FAINT = (2 / 255) ** 2 / 10  # a mean square that rounding to 256 levels may leave, for pixels from -1 to 1
+_GRAIN = 0.06  # the part of a picture's contrast that resizing may leave as a mean square: fine stripes leave most
+_BETWEEN_CROPS = 7  # tokens at most between crops of Gemma 3: an end, five characters of white space, a begin
 
 
 def tile_views(rows: int, columns: int, height: int, width: int) -> tuple[View, ...]:
@@ -38,18 +41,29 @@ def arrangement(tiles: torch.Tensor, whole: torch.Tensor) -> tuple[int, int] | N
     Returns:
         None where no layout is clearly the best, as for a picture without any contents.
     """
-    count, channels, height, width = tiles.shape
+    count = len(tiles)
     if count == 1:
         return 1, 1
-    target = adaptive_avg_pool2d(whole.float(), _RASTER)
-    misses = []
-    for rows in (number for number in range(1, count + 1) if count % number == 0):
-        columns = count // rows
-        mosaic = tiles.float().view(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
-        mosaic = mosaic.reshape(channels, rows * height, columns * width)
-        misses.append((float((adaptive_avg_pool2d(mosaic, _RASTER) - target).square().mean()), (rows, columns)))
-    (best, layout), (second, _), *_ = sorted(misses)
+    target = _coarse(whole)
+    layouts = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    (best, layout), (second, _), *_ = sorted((_miss(tiles, *layout, target), layout) for layout in layouts)
     return layout if best < _CLEARLY * second else None
+
+
+def _coarse(picture: torch.Tensor) -> torch.Tensor:
+    return adaptive_avg_pool2d(picture.float(), _RASTER)
+
+
+def _contrast(picture: torch.Tensor) -> float:
+    return float(picture.float().var(dim=(1, 2), correction=0).mean())
+
+
+def _miss(tiles: torch.Tensor, rows: int, columns: int, target: torch.Tensor) -> float:
+    """Mean square of what the tiles, laid out in so many rows and columns, differ by from a coarse picture."""
+    _, channels, height, width = tiles.shape
+    mosaic = tiles.float().view(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+    mosaic = mosaic.reshape(channels, rows * height, columns * width)
+    return float((_coarse(mosaic) - target).square().mean())
 
 
 def _placed(tiles: torch.Tensor, whole: torch.Tensor, height: int, width: int) -> tuple[View, ...]:
@@ -214,6 +228,54 @@ def _thumbnail_first_blocks(_: Any, prompts: Prompts) -> Iterator[Block]:
             yield Block((View(0, side, side), *tiles))
 
 
+def _panned_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    """Gemma 3's processor writes an image that it crops, a sentence, and its crops with white space between them."""
+    tokens, seen = config.mm_tokens_per_image, 0
+    side = square_side(tokens)
+    for row, columns in enumerate(prompts.columns):
+        firsts = columns[::tokens]
+        gaps = [prompts.ids[row, first + tokens : following].tolist() for first, following in pairwise(firsts)]
+        place = 0
+        while place < firsts.size:
+            views = (View(0, side, side), *_crops(prompts, seen, _followers(gaps[place:]), side))
+            yield Block(views)
+            place += len(views)
+            seen += len(views)
+
+
+def _followers(gaps: Sequence[list[int]]) -> int:
+    """How many of the pictures after one may be its crops, by the tokens that follow each picture."""
+    if len(gaps) < 2 or len(gaps[0]) <= _BETWEEN_CROPS or len(gaps[1]) > _BETWEEN_CROPS:  # noqa: PLR2004 - two crops
+        return 0
+    return next((number for number, gap in enumerate(gaps) if number > 1 and gap != gaps[1]), len(gaps))
+
+
+def _crops(prompts: Prompts, place: int, followers: int, side: int) -> tuple[View, ...]:
+    """The crops of a picture, side by side or one above the other, two at least; none where others follow it.
+
+    Raises:
+        CaptureError: If the pixels do not tell, as those of empty pictures.
+    """
+    if not followers:
+        return ()
+    pictures = _pixels(prompts)[place : place + 1 + followers]
+    if len(pictures) <= followers:
+        raise CaptureError(f"`pixel_values` has {place + len(pictures)} pictures, fewer than the prompts have.")
+    target, rest = _coarse(pictures[0]), pictures[1:]
+    layouts = [layout for count in range(2, followers + 1) for layout in [(1, count), (count, 1)]]
+    (best, layout), *others = sorted((_miss(rest[: max(layout)], *layout, target), layout) for layout in layouts)
+    contrast = _contrast(target)
+    if best > max(_CLEARLY * contrast, _GRAIN * _contrast(pictures[0]), _FAINT):
+        return ()
+    same = sum(_miss(picture[None], 1, 1, target) for picture in rest[: max(layout)]) / max(layout)
+    if best < _CLEARLY * min(contrast, same, *(miss for miss, _ in others)):
+        return tile_views(*layout, side, side)
+    raise CaptureError(
+        f"Whether {followers} pictures after another are its pan-and-scan crops or images of their own cannot be told "
+        "from their pixels: give the processor do_pan_and_scan=False, or one image."
+    )
+
+
 def _lfm2_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
     sizes = table(prompts.given("spatial_shapes"))
     factor = config.downsample_factor
@@ -282,6 +344,11 @@ STEP = Rule("tiles row by row, a newline token between rows, then the whole imag
 LLAMA4 = Rule("tiles row by row, a separator token after each row, then the whole image", _llama4_blocks)
 OVIS = Rule("the whole image, then tiles row by row, a separator token between rows", _ovis_blocks)
 PERCEPTION = Rule("a thumbnail, then tiles, placed by comparison with it", _thumbnail_first_blocks)
+PANNED = Rule(
+    "a square of `mm_tokens_per_image` tokens; pan-and-scan crops are told from other images by comparison with the "
+    "image before them",
+    _panned_blocks,
+)
 LFM2 = Rule(f"{_COMPARED}; each `spatial_shapes` // `downsample_factor`", _lfm2_blocks)
 SLICES = Rule("the whole image, then slices row by row; each `target_sizes` over the reduction", _slice_blocks)
 MLLAMA = Rule("tiles of `aspect_ratio_ids`, squares of `image_size` // `patch_size` a side", _mllama_blocks)

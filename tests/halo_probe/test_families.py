@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_families
+import tiny_models
 import torch
+from PIL import Image
 from tiny_families import SPECIMENS
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.deepseek_ocr2 import DeepseekOcr2ImageProcessor, DeepseekOcr2Processor
@@ -18,7 +20,13 @@ from transformers.models.granite4_vision import Granite4VisionConfig, Granite4Vi
 from transformers.models.granite_docling.processing_granite_docling import GraniteDoclingProcessor
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.llama4.processing_llama4 import Llama4Processor
+from transformers.models.llava_onevision import LlavaOnevisionImageProcessor, LlavaOnevisionProcessor
 from transformers.models.minicpmv4_6.processing_minicpmv4_6 import MiniCPMV4_6Processor
+from transformers.models.mllama import MllamaImageProcessor
+from transformers.models.mllama.processing_mllama import (
+    convert_sparse_cross_attention_mask_to_dense,
+    get_cross_attention_token_mask,
+)
 from transformers.models.nemotron_h_omni.image_processing_nemotron_h_omni import (
     NemotronH_Omni_Reasoning_V3ImageProcessor,
 )
@@ -516,6 +524,329 @@ def test_granite_4_has_the_tokens_that_its_processor_writes():
         (found,) = located(settings, [[1, *[9] * count, 2]], image_sizes=torch.tensor([size]))
         assert found.grids == ((12, 12), detail)
         assert found.positions.size == count - detail[0]
+
+
+@pytest.fixture(scope="module")
+def gemma3():
+    return tiny_models.gemma3(layers=2)
+
+
+def as_pixels(picture):
+    return Image.fromarray((picture * 255).byte().permute(1, 2, 0).numpy())
+
+
+def coloured(width, height, seed=1):
+    return as_pixels(tiny_families.a_picture(height, width, seed=seed))
+
+
+PAN_AND_SCAN = {
+    "do_pan_and_scan": True,
+    "pan_and_scan_min_crop_size": 128,
+    "pan_and_scan_max_num_crops": 4,
+    "pan_and_scan_min_ratio_to_activate": 1.2,
+}
+
+
+def gemma3_inputs(processor, prompts, **options):
+    """A left-padded batch; a prompt is a list of pictures and texts."""
+    kinds = {str: "text", Image.Image: "image"}
+    content = [[{"type": kinds[type(part)], kinds[type(part)]: part} for part in prompt] for prompt in prompts]
+    return processor.apply_chat_template(
+        [[{"role": "user", "content": parts}] for parts in content],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, "padding_side": "left", **options},
+    )
+
+
+def gemma3_images(model, processor, prompts, **options):
+    inputs = gemma3_inputs(processor, prompts, **options)
+    return locate_image_tokens(model.config, inputs["input_ids"], inputs)
+
+
+def strips(count, *, wide=True):
+    """The boxes of crops side by side, or one above the other."""
+    edges = [(number / count, (number + 1) / count) for number in range(count)]
+    return [(start, 0, end, 1) if wide else (0, start, 1, end) for start, end in edges]
+
+
+def test_pan_and_scan_crops_are_views_of_the_image_that_they_were_cut_from(gemma3):
+    model, processor = gemma3
+    inputs = gemma3_inputs(processor, [[coloured(1024, 300), "How many?"]], **PAN_AND_SCAN)
+    with record_attention(model) as recording:
+        model.generate(**inputs, max_new_tokens=1)
+    (found,) = recording.generations
+    assert inputs["pixel_values"].shape[0] == 4
+    assert [(view.image, view.height, view.width) for view in found.views] == [(0, 16, 16)] * 4
+    boxes = np.array([view.box for view in found.views])
+    # The processor cuts at whole pixels.
+    np.testing.assert_allclose(boxes[:, 0] * 1024, [0, 0, 342, 684], atol=2)
+    np.testing.assert_allclose(boxes[:, 2] * 1024, [1024, 342, 684, 1024], atol=2)
+    np.testing.assert_array_equal(boxes[:, [1, 3]], [[0, 1]] * 4)
+
+
+def test_images_with_and_without_crops_are_told_apart_in_a_padded_batch(gemma3):
+    model, processor = gemma3
+    pictures = [
+        coloured(*size, seed=seed) for seed, size in enumerate([(900, 300), (400, 400), (300, 700), (640, 400)])
+    ]
+    first, second, third = gemma3_images(
+        model,
+        processor,
+        [[pictures[0], pictures[1], "and", pictures[2], "?"], [pictures[1], "?"], [pictures[2], pictures[3], "What?"]],
+        **PAN_AND_SCAN,
+    )
+    three, upright, two = strips(3), strips(2, wide=False), strips(2)
+    boxes = [(0, WHOLE), *((0, box) for box in three), (1, WHOLE), (2, WHOLE), *((2, box) for box in upright)]
+    assert [(view.image, view.box) for view in first.views] == boxes
+    assert [(view.image, view.box) for view in second.views] == [(0, WHOLE)]
+    assert [(view.image, view.box) for view in third.views] == [
+        *[(0, WHOLE), *((0, box) for box in upright)],
+        *[(1, WHOLE), *((1, box) for box in two)],
+    ]
+
+
+def test_an_image_right_after_crops_with_what_stands_between_crops_is_none_of_them(gemma3):
+    model, processor = gemma3
+    wide, other = coloured(900, 300), coloured(400, 400, seed=2)
+    boi = processor.boi_token
+    inputs = processor(images=[[wide, other]], text=[f"{boi} {boi}?"], return_tensors="pt", **PAN_AND_SCAN)
+    (found,) = locate_image_tokens(model.config, inputs["input_ids"], inputs)
+    assert [view.image for view in found.views] == [0, 0, 0, 0, 1]
+    assert [view.box for view in found.views] == [WHOLE, *strips(3), WHOLE]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_images_that_stand_like_crops_but_show_something_else_stay_images(gemma3, repeated):
+    model, processor = gemma3
+    pictures = [coloured(900, 300, seed=1 if repeated else seed) for seed in range(3)]
+    (found,) = gemma3_images(model, processor, [[pictures[0], "Compare it with these two images: ", *pictures[1:]]])
+    assert [(view.image, view.box) for view in found.views] == [(0, WHOLE), (1, WHOLE), (2, WHOLE)]
+
+
+def test_empty_pictures_that_may_be_crops_are_refused(gemma3):
+    model, processor = gemma3
+    blank = Image.new("RGB", (900, 300), "white")
+    with pytest.raises(
+        CaptureError, match="3 pictures after another are its pan-and-scan crops or images of their own"
+    ):
+        gemma3_images(model, processor, [[blank, "?"]], **PAN_AND_SCAN)
+    (found,) = gemma3_images(model, processor, [[blank, blank, blank, "Are these two alike?", blank]])
+    assert [(view.image, view.box) for view in found.views] == [(image, WHOLE) for image in range(4)]
+
+
+def test_crops_without_their_pixels_are_refused(gemma3):
+    model, processor = gemma3
+    inputs = gemma3_inputs(processor, [[coloured(900, 300), "?"]], **PAN_AND_SCAN)
+    with pytest.raises(CaptureError, match="without `pixel_values`"):
+        locate_image_tokens(model.config, inputs["input_ids"], {"attention_mask": inputs["attention_mask"]})
+    given = {**inputs, "pixel_values": inputs["pixel_values"][:2]}
+    with pytest.raises(CaptureError, match="`pixel_values` has 2 pictures, fewer than the prompts have"):
+        locate_image_tokens(model.config, inputs["input_ids"], given)
+
+
+def onevision_inputs(model, pictures):
+    """The batch that LLaVA-OneVision's processor makes of prompts with pictures and no text between them."""
+    looks = LlavaOnevisionImageProcessor(
+        size={"height": 32, "width": 32}, image_grid_pinpoints=model.config.image_grid_pinpoints
+    )
+    inputs = dict(looks(images=pictures, return_tensors="pt"))
+    processor = LlavaOnevisionProcessor.__new__(LlavaOnevisionProcessor)
+    processor.image_processor, processor.image_token, processor.num_image_tokens = looks, "9", 16
+    processor.vision_feature_select_strategy, processor.vision_aspect_ratio = "full", "anyres_max_9"
+    token, images, prompts = model.config.image_token_id, 0, []
+    for shown_pictures in pictures:
+        prompt = [11]
+        for _ in shown_pictures:
+            prompt += [12, *[token] * len(processor.replace_image_token(inputs, images)), 13]
+            images += 1
+        prompts.append([*prompt, 21])
+    length = max(map(len, prompts))
+    ids = torch.tensor([[0] * (length - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return {"input_ids": ids, "attention_mask": mask, **inputs}
+
+
+@pytest.fixture(scope="module")
+def onevision():
+    model = tiny_families.build("llava_onevision", SPECIMENS["llava_onevision"])
+    torch.nn.init.constant_(model.model.image_newline, 1e4)
+    return model
+
+
+def test_llava_onevision_shows_the_images_of_a_prompt_with_several_padded_to_squares(onevision):
+    pictures = [[coloured(96, 64)], [coloured(96, 64), coloured(40, 64, seed=2)]]
+    inputs = onevision_inputs(onevision, pictures)
+    assert inputs["batch_num_images"].tolist() == [1, 2]
+    with record_attention(onevision, layers="all") as recording:
+        onevision.generate(**inputs, max_new_tokens=1, pad_token_id=0)
+    one, two = recording.generations
+    assert shown(one) == [(0, 4, 4, *WHOLE), (0, 8, 12, *WHOLE)]
+    assert [(view.image, view.height, view.width) for view in two.views] == [(0, 4, 4), (1, 4, 4)]
+    np.testing.assert_allclose([view.box for view in two.views], [(0, -0.25, 1, 1.25), (-0.3, 0, 1.3, 1)])
+    with torch.no_grad():
+        embeds = []
+        hook = onevision.get_decoder().register_forward_pre_hook(
+            lambda _, __, given: embeds.append(given["inputs_embeds"]), with_kwargs=True
+        )
+        onevision(**inputs)
+        hook.remove()
+    for row, found in enumerate((one, two)):
+        image = (inputs["input_ids"][row] == onevision.config.image_token_id).numpy()
+        newline = (embeds[0][row] >= 1e4).all(dim=-1).numpy()
+        assert (image & newline).sum() == (8, 2)[row]
+        padding = int((inputs["attention_mask"][row] == 0).sum())
+        assert (found.image_positions + padding).tolist() == np.flatnonzero(image & ~newline).tolist()
+
+
+def test_the_cells_of_a_padded_llava_onevision_image_are_where_its_box_says(onevision):
+    whole = tiny_families.a_picture(64, 96)
+    second = coloured(40, 64, seed=2)
+
+    def tokens(picture):
+        inputs = onevision_inputs(onevision, [[as_pixels(picture), second]])
+        (found,) = locate_image_tokens(onevision.config, inputs["input_ids"], inputs)
+        return decoder_input(onevision, inputs)[found.positions], found.views[0]
+
+    before, view = tokens(whole)
+    _, top, _, bottom = view.box
+    for row, column in [(1, 0), (2, 3)]:
+        changed = whole.clone()
+        upper, lower = (round((top + (bottom - top) * (row + end) / 4) * 64) for end in (0, 1))
+        cell = changed[:, upper:lower, 24 * column : 24 * (column + 1)]
+        cell.copy_(1 - cell)
+        difference = (tokens(changed)[0] - before).norm(dim=-1)
+        assert int(difference.argmax()) == row * 4 + column
+
+
+def test_images_that_a_llava_next_prompt_has_several_of_are_each_cut_up():
+    specimen = SPECIMENS["llava_next"]
+    model = tiny_families.build("llava_next", specimen)
+    inputs = [specimen.encode(tiny_families.a_picture(64, 96, seed=seed), model.config)[0] for seed in (1, 2)]
+    image = [model.config.image_token_id] * (16 + 8 * 13)
+    ids = torch.tensor([[11, *image, 12, *image, 13]])
+    merged = {name: torch.cat([one[name] for one in inputs]) for name in ("pixel_values", "image_sizes")}
+    with record_attention(model) as recording:
+        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **merged, max_new_tokens=1, pad_token_id=0)
+    assert [view[:3] for view in shown(recording.generations[0])] == [
+        (i, *grid) for i in (0, 1) for grid in [(4, 4), (8, 12)]
+    ]
+
+
+def recorded_and_eager(model, batch, alone):
+    """The generations of a batch, and of each of its prompts alone the rows of eager attention."""
+    options = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, "pad_token_id": 0}
+    options |= {"eos_token_id": None}
+    with record_attention(model, layers="all", heads="all") as recording:
+        model.generate(**batch, **options)
+    kernel = model.get_decoder().config._attn_implementation
+    model.set_attn_implementation("eager")
+    pairs = [with_eager_rows(model, lambda inputs=inputs: model.generate(**inputs, **options)) for inputs in alone]
+    model.set_attn_implementation(kernel)
+    return list(zip(recording.generations, pairs, strict=True))
+
+
+def mllama_inputs(prompts, token):
+    """The batch that Mllama's processor makes of prompts of tokens and pictures."""
+    looks = MllamaImageProcessor(size={"height": 32, "width": 32}, max_image_tiles=4)
+    pictures = [[part for part in prompt if isinstance(part, Image.Image)] for prompt in prompts]
+    inputs = dict(looks(images=pictures, return_tensors="pt"))
+    tokens = [[part if isinstance(part, int) else token for part in prompt] for prompt in prompts]
+    length = max(map(len, tokens))
+    ids = [[0] * (length - len(one)) + one for one in tokens]
+    places = [get_cross_attention_token_mask(one, token) for one in ids]
+    counts = inputs.pop("num_tiles")
+    seen = convert_sparse_cross_attention_mask_to_dense(places, num_tiles=counts, max_num_tiles=4, length=length)
+    mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in tokens])
+    return {
+        "input_ids": torch.tensor(ids),
+        "attention_mask": mask,
+        "cross_attention_mask": torch.from_numpy(seen),
+        **inputs,
+    }
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_mllama_prompts_of_one_and_two_images_have_the_keys_of_each_image(together):
+    model = tiny_families.build("mllama", SPECIMENS["mllama"])
+    first, tall, wide = coloured(32, 32), coloured(32, 64, seed=2), coloured(96, 32, seed=3)
+    prompts = [[11, first, 12, 13], [11, tall, *([] if together else [14, 15]), wide, 21, 22, 23]]
+    token = model.config.image_token_id
+    batch, alone = mllama_inputs(prompts, token), [mllama_inputs([prompt], token) for prompt in prompts]
+    (one, one_alone), (two, two_alone) = recorded_and_eager(model, batch, alone)
+    assert shown(one) == [(0, 4, 4, *WHOLE)]
+    thirds = [(1, 4, 4, 0, 0, 0.33, 1), (1, 4, 4, 0.33, 0, 0.67, 1), (1, 4, 4, 0.67, 0, 1, 1)]
+    assert shown(two) == [(0, 4, 4, 0, 0, 1, 0.5), (0, 4, 4, 0, 0.5, 1, 1), *thirds]
+    tiles = [0, 1, 4, 5, 6]  # of four for an image, each a class token and sixteen patches
+    assert two.image_positions.tolist() == [17 * tile + patch for tile in tiles for patch in range(1, 17)]
+    for found, (sequences, rows) in [(one, one_alone), (two, two_alone)]:
+        assert sequences[0, -STEPS:].tolist() == found.token_ids.tolist()
+        expected = np.stack([[step[:, found.image_positions] for step in rows[layer.index]] for layer in found.layers])
+        np.testing.assert_allclose(found.heads, expected.swapaxes(0, 1), rtol=0, atol=1e-5)
+    # Text after the second image sees the first only where no text stands between them.
+    assert (two.raw[..., :32].sum(-1) > 0).all() == together
+
+
+MINICPM = ["minicpmv4_6", "minicpmv4_7", "minicpm_ocr"]
+
+
+def minicpm_inputs(specimen, config, prompts):
+    """A batch of prompts of tokens and pictures: one of a slice's size is shown as it is, others are cut into six."""
+    strips, sizes, rows = [], [], []
+    for prompt in prompts:
+        row, number = [], 0
+        for part in prompt:
+            if isinstance(part, int):
+                row.append(part)
+                continue
+            inputs, layout = specimen.encode(part, config)
+            if part.shape[1:] == (32, 64):  # small: the whole image alone
+                inputs = {
+                    "pixel_values": inputs["pixel_values"][..., : 4 * 8 * 8],
+                    "target_sizes": inputs["target_sizes"][:1],
+                }
+                layout = layout[:4]
+            strips.append(inputs["pixel_values"])
+            sizes.append(inputs["target_sizes"])
+            tag = [100, 110 + number, 101]  # <image_id>, the number in the prompt, </image_id>
+            row += [*tag, *(290 if token == tiny_families.IMAGE else token for token in layout)]
+            number += 1
+        rows.append(row)
+    length = max(map(len, rows))
+    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
+    given = {
+        "input_ids": ids,
+        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
+        "pixel_values": torch.cat(strips, -1),
+        "target_sizes": torch.cat(sizes),
+    }
+    return {**given, "mm_token_type_ids": (ids == 290).int()} if specimen.types else given
+
+
+@pytest.mark.parametrize("name", MINICPM)
+def test_minicpm_prompts_of_one_and_two_images_have_the_views_of_each_image(name):
+    specimen = SPECIMENS[name]
+    model = tiny_families.build(name, specimen)
+    cut, small, other = (
+        tiny_families.a_picture(*size, seed=i) for i, size in enumerate([(64, 96), (32, 64), (64, 96)])
+    )
+    prompts = [[11, small, 12], [11, cut, small, 13, other, 21, 22]]
+    batch = minicpm_inputs(specimen, model.config, prompts)
+    alone = [minicpm_inputs(specimen, model.config, [prompt]) for prompt in prompts]
+    (one, one_alone), (two, two_alone) = recorded_and_eager(model, batch, alone)
+    assert shown(one) == [(0, 1, 2, *WHOLE)]
+    boxes = [(1, 2, WHOLE), *tiny_families.SMALL_TILES]
+    expected = [*((0, *view) for view in boxes), (1, 1, 2, WHOLE), *((2, *view) for view in boxes)]
+    assert [(view.image, view.height, view.width) for view in two.views] == [view[:3] for view in expected]
+    np.testing.assert_allclose([view.box for view in two.views], [view[3] for view in expected])
+    for found, (sequences, rows), inputs in [(one, one_alone, alone[0]), (two, two_alone, alone[1])]:
+        assert found.image_positions.tolist() == np.flatnonzero(inputs["input_ids"][0] == 290).tolist()
+        assert sequences[0, -STEPS:].tolist() == found.token_ids.tolist()
+        shares = np.stack([[step[:, found.image_positions] for step in rows[layer.index]] for layer in found.layers])
+        # Linear-attention layers drift apart in a batch and alone.
+        np.testing.assert_allclose(found.heads, shares.swapaxes(0, 1), rtol=0, atol=5e-5)
 
 
 def test_tiles_that_make_no_rectangle_are_refused():
