@@ -286,11 +286,11 @@ def _lfm2_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
     ]
     seen = 0
     for row in _rows(prompts):
-        for runs in _by_tag(prompts, row):
-            grids = [(-(-height // factor), -(-width // factor)) for height, width in sizes[seen : seen + len(runs)]]
-            shown = pictures[seen : seen + len(runs)]
-            seen += len(runs)
-            tiles = _placed(torch.stack(shown[:-1]), shown[-1], *grids[0]) if len(runs) > 1 else ()
+        for count in _by_gap(prompts.runs(row), 1):  # between the views of an image stands a tag alone
+            grids = [(-(-height // factor), -(-width // factor)) for height, width in sizes[seen : seen + count]]
+            shown = pictures[seen : seen + count]
+            seen += count
+            tiles = _placed(torch.stack(shown[:-1]), shown[-1], *grids[0]) if count > 1 else ()
             yield Block((*tiles, View(0, *grids[-1])))
 
 

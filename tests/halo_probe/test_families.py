@@ -19,6 +19,7 @@ from transformers.models.deepseek_ocr2 import DeepseekOcr2ImageProcessor, Deepse
 from transformers.models.granite4_vision import Granite4VisionConfig, Granite4VisionProcessor
 from transformers.models.granite_docling.processing_granite_docling import GraniteDoclingProcessor
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
 from transformers.models.llama4.processing_llama4 import Llama4Processor
 from transformers.models.llava_onevision import LlavaOnevisionImageProcessor, LlavaOnevisionProcessor
 from transformers.models.minicpmv4_6.processing_minicpmv4_6 import MiniCPMV4_6Processor
@@ -397,6 +398,63 @@ def test_tiles_are_placed_as_the_processor_of_the_family_writes_them(name, rows,
     assert shown(found) == ([whole, *tiles] if name in {"ovis2", "minicpmv4_6"} else [*tiles, whole])
 
 
+UNCUT = {"idefics3": 0, "smolvlm": 0, "minicpmv4_6": 0}
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+@pytest.mark.parametrize("order", ["uc", "cu", "cucu", "uucc"])
+def test_images_that_are_cut_and_not_are_told_apart_as_the_processor_of_the_family_writes_them(name, order):
+    write, image, values = WRITERS[name]
+    settings = config(name, **{"vision_config": TOWER, **values})
+    layouts = {"u": (UNCUT.get(name, 1),) * 2, "c": (2, 3)}
+    prompts = [
+        [1, *(token for kind in kinds for token in [*written(write(*layouts[kind]), image), 2])]
+        for kinds in (order, "u")
+    ]
+    sizes = torch.full((sum({"u": 1, "c": 7}[kind] for kind in order) + 1, 2), 8)
+    first, second = located(settings, prompts, target_sizes=sizes)
+    assert [view.image for view in first.views] == [
+        number for number, kind in enumerate(order) for _ in range({"u": 1, "c": 7}[kind])
+    ]
+    wholes = [view.image for view in first.views if view.box == WHOLE]
+    assert wholes == list(range(len(order)))
+    assert shown(second) == [(0, 2, 2, *WHOLE)]
+
+
+@pytest.mark.parametrize("name", ["aya_vision", "cohere2_vision", "internvl"])
+@pytest.mark.parametrize("order", ["uc", "cu", "cucu", "uucc"])
+def test_images_that_are_cut_and_not_are_told_apart_where_tiles_are_compared(name, order):
+    writers = {
+        "aya_vision": tiny_families.tagged,
+        "cohere2_vision": tiny_families.broken,
+        "internvl": lambda *size: [*tiny_families.together(*size), 52],
+    }
+    settings = config(
+        name,
+        vision_config=SimpleNamespace(image_size=64, patch_size=8, model_type="siglip_vision_model"),
+        downsample_factor=2,
+        image_seq_length=16,
+    )
+    prompt, pixels = [1], []
+    for number, kind in enumerate(order):
+        picture = tiny_families.a_picture(128, 192, seed=number)
+        inputs, _ = tiny_families.tiled(64, tiny_families.together)(picture, None)
+        rows, columns, last = (2, 3, slice(0, 7)) if kind == "c" else (0, 0, slice(6, 7))
+        layout = writers[name](rows, columns)
+        if name == "aya_vision":  # the whole has a tag of its own, and start and end stand around
+            layout = [30, *layout[:-17], 39, *layout[-16:], 31]
+        prompt += [9 if part == tiny_families.IMAGE else part for part in layout]
+        pixels.append(inputs["pixel_values"][last])
+    (found,) = located(settings, [prompt], pixel_values=torch.cat(pixels))
+    expected = [
+        (number, box)
+        for number, kind in enumerate(order)
+        for box in [*(tile[2] for tile in tiny_families.TILES if kind == "c"), WHOLE]
+    ]
+    assert [view.image for view in found.views] == [view[0] for view in expected]
+    np.testing.assert_allclose([view.box for view in found.views], [view[1] for view in expected])
+
+
 @pytest.mark.parametrize(("fine", "side"), [({}, 2), ({"tile_fine_mask": torch.tensor([True, True])}, 4)])
 def test_docling_pages_of_one_tile_are_told_from_those_of_several_on_either_route(fine, side):
     vision = SimpleNamespace(image_size=64, patch_size=16, scale_factor=2)
@@ -408,6 +466,38 @@ def test_docling_pages_of_one_tile_are_told_from_those_of_several_on_either_rout
     split = [(side, side, *box) for box in tiles]
     assert shown(first) == [(0, side, side, *WHOLE), *((1, *view) for view in split), (2, side, side, *WHOLE)]
     assert shown(second) == [(0, *view) for view in split]
+
+
+@pytest.mark.parametrize("order", [("cut", "whole"), ("whole", "cut"), ("whole", "whole", "cut", "cut", "whole")])
+def test_lfm2_images_that_are_cut_are_told_from_those_that_are_not(order):
+    specimen = SPECIMENS["lfm2_vl"]
+    model = tiny_families.build("lfm2_vl", specimen)
+    marks = {"image_start_token": "<start>", "image_end_token": "<end>", "image_thumbnail_token": "<thumb>"}
+    writer = SimpleNamespace(image_token="<|img|>", **marks)
+    names = [*marks.values(), *(f"<|img_row_{row}_col_{column}|>" for row in (1, 2) for column in (1, 2, 3))]
+    token, prompt, pixels, masks, shapes, expected = model.config.image_token_id, [11], [], [], [], []
+    for number, kind in enumerate(order):
+        given, _ = specimen.encode(tiny_families.a_picture(128, 192, seed=number), model.config)
+        last = slice(0, 7) if kind == "cut" else slice(6, 7)
+        sizes = (2, 3, 16, 6) if kind == "cut" else (1, 1, 16, 6)
+        text = Lfm2VlProcessor._build_image_tokens(writer, *sizes, use_thumbnail=True, use_image_special_tokens=True)
+        pieces = re.findall(r"<[^>]*>", text)
+        prompt += [token if piece == "<|img|>" else names.index(piece) for piece in pieces]
+        for values, name in [(pixels, "pixel_values"), (masks, "pixel_attention_mask"), (shapes, "spatial_shapes")]:
+            values.append(given[name][last])
+        expected += [(number, *view) for view in ([*tiny_families.TILES] if kind == "cut" else [])]
+        expected += [(number, 2, 3, WHOLE)]
+    ids = torch.tensor([prompt])
+    inputs = {
+        "pixel_values": torch.cat(pixels),
+        "pixel_attention_mask": torch.cat(masks),
+        "spatial_shapes": torch.cat(shapes),
+    }
+    with record_attention(model) as recording:
+        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs, max_new_tokens=1, pad_token_id=0)
+    (found,) = recording.generations
+    assert [(view.image, view.height, view.width) for view in found.views] == [view[:3] for view in expected]
+    np.testing.assert_allclose([view.box for view in found.views], [view[3] for view in expected])
 
 
 def test_nemotron_images_have_the_grids_of_their_processor():
