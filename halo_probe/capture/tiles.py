@@ -291,7 +291,12 @@ def _lfm2_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
             shown = pictures[seen : seen + count]
             seen += count
             tiles = _placed(torch.stack(shown[:-1]), shown[-1], *grids[0]) if count > 1 else ()
-            yield Block((*tiles, View(0, *grids[-1])))
+            # There may be no thumbnail, which an image that was cut, into two tiles at least, has after them.
+            cut = count == 2 or any(tile.box is UNKNOWN for tile in tiles)  # noqa: PLR2004 - as the comment says
+            if cut and any(_contrast(picture) > _FAINT for picture in shown):
+                yield Block(tuple(View(0, *grid, UNKNOWN) for grid in grids))
+            else:
+                yield Block((*tiles, View(0, *grids[-1])))
 
 
 def _slice_blocks(_: Any, prompts: Prompts) -> Iterator[Block]:

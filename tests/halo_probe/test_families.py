@@ -500,6 +500,30 @@ def test_lfm2_images_that_are_cut_are_told_from_those_that_are_not(order):
     np.testing.assert_allclose([view.box for view in found.views], [view[3] for view in expected])
 
 
+@pytest.mark.parametrize("rows_and_columns", [(2, 3), (1, 2)])
+def test_lfm2_tiles_without_a_thumbnail_have_no_known_place(rows_and_columns):
+    rows, columns = rows_and_columns
+    tiles, _ = tiny_families.tiled(64, tiny_families.together, rows=rows, columns=columns)(
+        tiny_families.a_picture(128, 192), None
+    )
+    count = rows * columns
+    flat = tiles["pixel_values"][:count].reshape(count, 3, 8, 8, 8, 8).permute(0, 2, 4, 3, 5, 1).reshape(count, 64, -1)
+    prompt = [30, *(part for tile in range(count) for part in [40 + tile, *[9] * 16]), 31]
+    settings = config("lfm2_vl", downsample_factor=2, vision_config=SimpleNamespace(patch_size=8))
+    (found,) = located(settings, [prompt], pixel_values=flat, spatial_shapes=torch.full((count, 2), 8))
+    assert found.grids == ((4, 4),) * count
+    assert [all(map(math.isnan, view.box)) for view in found.views] == [True] * count
+
+
+def test_an_empty_lfm2_picture_still_has_a_thumbnail_of_the_whole():
+    prompt = [30, *(part for tile in range(5) for part in [40 + tile, *[9] * 16]), 31]
+    settings = config("lfm2_vl", downsample_factor=2, vision_config=SimpleNamespace(patch_size=8))
+    blank = {"pixel_values": torch.ones(5, 64, 192), "spatial_shapes": torch.full((5, 2), 8)}
+    (found,) = located(settings, [prompt], **blank)
+    assert [all(map(math.isnan, view.box)) for view in found.views] == [True] * 4 + [False]
+    assert found.views[-1].box == WHOLE
+
+
 def test_nemotron_images_have_the_grids_of_their_processor():
     processor = NemotronH_Omni_Reasoning_V3ImageProcessor(patch_size=8, min_num_patches=16, max_num_patches=64)
     images = [torch.zeros(3, *size, dtype=torch.uint8) for size in [(64, 32), (40, 200)]]
