@@ -4,7 +4,7 @@ lmms-eval has models of its own for the best-known families only, and its generi
 transformers 5: it loads no head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -13,9 +13,30 @@ from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.protocol import ChatMessages
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from loguru import logger
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+from halo_probe.errors import UsageError
+from halo_probe.harness.base_model import stops
+from halo_probe.harness.boundary import ending_loudly
 
 _MOST_TOKENS = 1024  # where a task says nothing
+_OWN = ("until", "max_gen_toks")
+"""Options of lmms-eval that are followed, and that have other names in transformers, or none."""
+_IGNORED = ("image_aspect_ratio", "visual_cot", "seed", "stop_sequences", "skip_special_tokens")
+"""Options that tasks of lmms-eval give for other models: they are told of, and have no effect."""
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""Options that mean something only where tokens are drawn; transformers warns of them elsewhere."""
+_REAL = ("temperature", "repetition_penalty", "encoder_repetition_penalty")
+"""Options that transformers refuses as whole numbers, which the command line makes of 2."""
+_NEUTRAL = {
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    **dict.fromkeys(GenerationConfig.extra_output_flags, False),
+    "penalty_alpha": 0,
+}
+"""Options that cannot have another value: a document has one reply, as text, and transformers has no contrastive search
+any more."""
 
 
 class TransformersChat(lmms):
@@ -61,17 +82,34 @@ class TransformersChat(lmms):
         self.tokenizer = self.processor.tokenizer
         self.config = self.model.config
         self.device = self.model.device
+        self._told: set[str] = set()
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answer the requests, those with the same options together."""
+        """Answer the requests, those with the same options together.
+
+        Raises:
+            UsageError: If their options hold one that cannot be followed.
+        """
+        groups = [list(group) for _, group in groupby(requests, key=lambda request: repr(request.args[2]))]
+        with ending_loudly():
+            generations = [_generation(group[0].args[2]) for group in groups]
+        self._tell_ignored({name for group in groups for name in group[0].args[2] if name in _IGNORED})
         answers = []
-        for _, group in groupby(requests, key=lambda request: repr(request.args[2])):
-            alike = list(group)
-            for first in range(0, len(alike), self.batch_size):
-                answers += self._answer(alike[first : first + self.batch_size])
+        for group, generation in zip(groups, generations, strict=True):
+            for first in range(0, len(group), self.batch_size):
+                answers += self._answer(group[first : first + self.batch_size], generation)
         return answers
 
-    def _answer(self, requests: Sequence[Instance]) -> list[GenerationResult]:
+    def _tell_ignored(self, names: set[str]) -> None:
+        """Warn of options without effect, once each."""
+        if new := names - self._told:
+            self._told |= new
+            logger.warning(
+                f"halo_transformers does not follow the generation option(s) {', '.join(sorted(new))}: replies are "
+                "what they would be without."
+            )
+
+    def _answer(self, requests: Sequence[Instance], generation: Mapping[str, Any]) -> list[GenerationResult]:
         inputs = self.processor.apply_chat_template(
             [self._messages(request) for request in requests],
             add_generation_prompt=True,
@@ -80,15 +118,13 @@ class TransformersChat(lmms):
             return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "left"},
         ).to(self.device, self.model.dtype)
-        options = requests[0].args[2]
         with torch.inference_mode():
-            output = self.model.generate(**inputs, **_generation(options))
+            output = self.model.generate(**inputs, **generation, tokenizer=self.tokenizer)
         replies = output[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(replies, skip_special_tokens=True)
+        ends = stops(requests[0])
         return [
-            GenerationResult(
-                text=_until(text, options.get("until")), token_counts=TokenCounts(output_tokens=len(reply))
-            )
+            GenerationResult(text=_until(text, ends), token_counts=TokenCounts(output_tokens=len(reply)))
             for text, reply in zip(texts, replies, strict=True)
         ]
 
@@ -106,20 +142,56 @@ class TransformersChat(lmms):
         raise NotImplementedError
 
 
-def _generation(options: dict[str, Any]) -> dict[str, Any]:
-    """A task's options as those of `generate`: greedy unless it names a temperature."""
-    sampled = (options.get("temperature") or 0) > 0
-    return {
-        "max_new_tokens": options.get("max_new_tokens", _MOST_TOKENS),
-        "num_beams": options.get("num_beams", 1),
+def _generation(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's options as those of `generate`; what they leave open is the checkpoint's own.
+
+    Tokens are drawn where `do_sample` says so; where it is left out, if the temperature is above 0. A temperature of 0
+    is greedy search in any case. Beams and `top_p` are off unless given, as in lmms-eval's own models, and a reply of
+    which no length is given ends after 1024 tokens.
+
+    Raises:
+        UsageError: If an option is neither known to transformers' `GenerationConfig` nor one that lmms-eval's tasks
+            give, or has a value that it cannot have here.
+    """
+    known = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
+    given = {name: value for name, value in options.items() if name not in {*_OWN, *_IGNORED}}
+    where = "leave it out of --gen_kwargs and of the task's generation_kwargs"
+    if unknown := sorted(given.keys() - known):
+        raise UsageError(
+            f"generation option {unknown[0]}={given[unknown[0]]}: transformers' GenerationConfig has none of this "
+            f"name; {where}, or correct its name."
+        )
+    for name, neutral in _NEUTRAL.items():
+        if given.get(name) and given[name] != neutral:
+            raise UsageError(f"generation option {name}={given[name]}: only {name}={neutral} works here; {where}.")
+    do_sample, temperature = given.get("do_sample"), given.get("temperature")
+    if do_sample not in {None, True, False}:
+        raise UsageError(f"generation option do_sample={do_sample}: use do_sample=True or do_sample=False.")
+    sampled = (temperature or 0) > 0 if do_sample is None else bool(do_sample) and temperature != 0
+    generation = {
+        "num_beams": 1,
+        "top_p": None,
+        **given,
+        "max_new_tokens": _most_tokens(options),
         "do_sample": sampled,
-        "temperature": options["temperature"] if sampled else None,
-        "top_p": options.get("top_p") if sampled else None,
+        **{name: float(given[name]) for name in _REAL if isinstance(given.get(name), int)},
     }
+    if not sampled:
+        generation |= dict.fromkeys(known.intersection(_SAMPLING))
+    return generation
 
 
-def _until(text: str, stops: str | Sequence[str] | None) -> str:
-    for stop in [stops] if isinstance(stops, str) else stops or []:
-        if stop:
-            text = text.partition(stop)[0]
+def _most_tokens(options: Mapping[str, Any]) -> int | None:
+    """How long a reply may be; None where `max_length` says how long it may be together with its prompt."""
+    for name in ("max_new_tokens", "max_gen_toks"):
+        if options.get(name) is not None:
+            most: int = options[name]
+            return most
+    return _MOST_TOKENS if options.get("max_length") is None else None
+
+
+def _until(text: str, ends: Sequence[str]) -> str:
+    for end in ends:
+        if end:
+            text = text.partition(end)[0]
     return text
