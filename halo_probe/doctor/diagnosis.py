@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
@@ -42,7 +42,8 @@ def diagnose(model: str, *, image: Path | None = None) -> Iterator[str]:
     """
     network, processor = _load(model)
     target = prepare_target(network, layers="all")
-    inputs = _inputs(network, processor, _picture(image))
+    shown = "the first image of halo_count" if image is None else f"--image {image}"
+    inputs = _inputs(network, processor, _picture(image), shown=shown)
     yield from _facts(target)
     started = time.monotonic()
     network.generate(**inputs, max_new_tokens=_TOKENS, do_sample=False)
@@ -90,37 +91,52 @@ def _picture(image: Path | None) -> Image.Image:
         return picture.convert("RGB")
     try:
         return Image.open(image).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise UsageError(f"--image {image}: cannot be read as an image ({error}).") from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on what is no image, or a broken one
+        raise UsageError(
+            f"--image {image}: cannot be read as an image ({_first_line(error)}). Give another."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UsageError(
+            f"--image {image}: is too large to be read ({_first_line(error)}). Give a smaller one."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
     return first_line(error).rstrip(".")
 
 
-def _inputs(network: PreTrainedModel, processor: Any, picture: Image.Image) -> Mapping[str, Any]:
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image", "image": picture}, {"type": "text", "text": COUNT_QUESTION}]
-        try:
-            inputs = processor.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
-        except TemplateError as error:
-            raise UsageError(
-                f"{network.name_or_path}: no prompt can be made with its chat template ({_first_line(error)}). Mend "
-                "chat_template.jinja in its folder, or download the checkpoint again."
-            ) from error
-    else:
-        token = getattr(processor, "image_token", None)
-        if not isinstance(token, str):
-            raise HaloError("the processor has neither a chat template nor an image token: no prompt can be made.")
-        inputs = processor(text=token + COUNT_QUESTION, images=picture, return_tensors="pt")
+def _inputs(network: PreTrainedModel, processor: Any, picture: Image.Image, *, shown: str) -> Mapping[str, Any]:
+    """The question of the paper about a picture, which messages call as shown, on the model's device."""
+    try:
+        inputs = _processed(processor, picture)
+    except TemplateError as error:
+        raise UsageError(
+            f"{network.name_or_path}: no prompt can be made with its chat template ({_first_line(error)}). Mend "
+            "chat_template.jinja in its folder, or download the checkpoint again."
+        ) from error
+    except (ValueError, RuntimeError, ArithmeticError) as error:  # of sizes that a processor cannot cut or scale
+        raise UsageError(
+            f"{shown}: the processor of {network.name_or_path} makes no input of its {picture.width}x{picture.height} "
+            f"pixels ({_first_line(error)}). Give another with --image FILE, of a usual size and shape."
+        ) from error
     given: Mapping[str, Any] = inputs.to(network.device, dtype=network.dtype)
     return given
+
+
+def _processed(processor: Any, picture: Image.Image) -> Any:
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image", "image": picture}, {"type": "text", "text": COUNT_QUESTION}]
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+    token = getattr(processor, "image_token", None)
+    if not isinstance(token, str):
+        raise HaloError("the processor has neither a chat template nor an image token: no prompt can be made.")
+    return processor(text=token + COUNT_QUESTION, images=picture, return_tensors="pt")
 
 
 def _facts(target: Target) -> Iterator[str]:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -169,6 +171,33 @@ def test_the_doctor_says_what_it_cannot_read(arguments, words, qwen3_vl_checkpoi
     assert main(["doctor", *given]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert all(word in line for word in words)
+
+
+def save_a_bomb(file):
+    """A PNG that says that it has 20000 by 20000 pixels: Pillow refuses it before it looks for them."""
+    chunks = [b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b"")]
+    framed = [struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks]
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+
+
+@pytest.mark.parametrize(
+    ("save", "words"),
+    [
+        (save_a_bomb, ["is too large to be read (Image size (400000000 pixels) exceeds limit", "Give a smaller one."]),
+        (
+            lambda file: Image.new("RGB", (1, 1000)).save(file),
+            ["makes no input of its 1x1000 pixels (absolute aspect ratio", "Give another with --image FILE"],
+        ),
+    ],
+    ids=["bomb", "thin"],
+)
+def test_the_doctor_says_in_one_line_why_an_image_of_an_unusual_size_cannot_be_used(
+    save, words, qwen3_vl_checkpoint, tmp_path, capsys
+):
+    save(tmp_path / "image.png")
+    assert main(["doctor", str(qwen3_vl_checkpoint), "--image", str(tmp_path / "image.png")]) == 2
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("halo-probe: ")]
+    assert all(word in line for word in [f"--image {tmp_path / 'image.png'}: ", *words])
 
 
 def cut_the_weights(folder):
