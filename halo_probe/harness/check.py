@@ -66,7 +66,7 @@ def check_capture(target: Target, call: Call) -> tuple[list[Finding], Generation
         _same_tokens(plain, recorded),
         _tried("rows sum to one", partial(_sums, generation)),
         _grid(generation),
-        _tried("rows equal eager attention", partial(_equals_eager, target, call, generation)),
+        _tried("rows equal eager attention", partial(_equals_eager, target, call, generation, plain)),
         _tried("the model uses what is recorded", partial(_matters, target, call, generation, plain)),
     ], generation
 
@@ -138,7 +138,7 @@ def _tried(name: str, check: Callable[[str], Finding]) -> Finding:
     """A check that an input may not allow, or that needs more than the run itself does: memory, or another kernel."""
     try:
         return check(name)
-    except (CaptureError, RuntimeError, ValueError, ImportError) as error:
+    except (CaptureError, RuntimeError, ValueError, LookupError, ImportError) as error:
         return Finding(name, None, f"could not be tried ({first_line(error)})", "")
 
 
@@ -188,22 +188,20 @@ def _grid(generation: Generation) -> Finding:
     )
 
 
-def _equals_eager(target: Target, call: Call, generation: Generation, name: str) -> Finding:
+def _equals_eager(target: Target, call: Call, generation: Generation, plain: Any, name: str) -> Finding:
     """The attention of the first step as eager attention has it, beside what is recorded then, and was before."""
     seeing = _seeing(generation)
-    weights: dict[Layer, torch.Tensor] = {}
+    prompt = plain.sequences.shape[1] - len(plain.logits)
     decoder: Any = target.model.get_decoder()
     decoder.set_attn_implementation("eager")
     try:
         beside = record_once(target, call)
-        with listen(
-            {module: partial(_keep_weights, weights, layer, module) for layer, module in target.modules.items()}
-        ):
+        with _keeping_weights(target, prompt=prompt) as weights:
             _generate(target, call, tokens=1)
     finally:
         decoder.set_attn_implementation(target.kernel)
     own, off = (
-        np.max([_distance(weights[one.layers[index]], one, index) for index in seeing], axis=0)
+        np.max([_distance(weights, one, index, prompt=prompt) for index in seeing], axis=0)
         for one in (beside, generation)
     )
     most = [_TOLERANCES, _KERNEL_TOLERANCES[target.model.dtype == torch.float32]]
@@ -216,27 +214,71 @@ def _equals_eager(target: Target, call: Call, generation: Generation, name: str)
     )
 
 
-def _keep_weights(
-    weights: dict[Layer, torch.Tensor], layer: Layer, module: "nn.Module", call: AttentionCall, output: Any
-) -> Any:
-    """Keep the last row of the first attention weights of a layer, heads × keys, as its kernel has them in float32."""
+@contextmanager
+def _keeping_weights(target: Target, *, prompt: int) -> Iterator[dict[Layer, torch.Tensor]]:
+    """Keep the last row of each layer's attention weights, heads × keys, in the pass that ends the prompt.
+
+    A prompt of so many positions may be given in several passes, and passes that are not of it may follow, such as
+    those of classifier-free guidance.
+    """
+    weights: dict[Layer, torch.Tensor] = {}
+    passes: list[int] = []  # how many positions each of the decoder's was given
+
+    def note_pass(_: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        given = [kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args]
+        passes.append(next(one for one in given if one is not None).shape[1])
+
+    def keep(layer: Layer, module: "nn.Module", call: AttentionCall, output: Any) -> Any:
+        if sum(passes[:-1]) < prompt:
+            weights[layer] = _last_row(module, call)
+        return output
+
+    hook = target.model.get_decoder().register_forward_pre_hook(note_pass, with_kwargs=True)
+    try:
+        with listen({module: partial(keep, layer, module) for layer, module in target.modules.items()}):
+            yield weights
+    finally:
+        hook.remove()
+
+
+def _last_row(module: "nn.Module", call: AttentionCall) -> torch.Tensor:
+    """The last row of the first prompt's attention weights, as the kernel has them in float32."""
+    with full_precision(call.query):
+        exact = call.kernel(
+            module, call.query.float(), call.key.float(), call.value.float(), call.mask, **call.arguments
+        )[1]
+    if exact is None:
+        raise CaptureError("the eager kernel returns no weights")
+    row: torch.Tensor = exact[0, :, -1].cpu()
+    return row
+
+
+def _distance(
+    weights: Mapping[Layer, torch.Tensor], generation: Generation, index: int, *, prompt: int
+) -> tuple[float, float]:
+    """How far the recorded map of the first step lies from the weights of its layer.
+
+    Args:
+        weights: The last row of the prompt of each layer, heads × keys.
+        generation: What was recorded of the first prompt.
+        index: Which of its layers.
+        prompt: The length of the prompt, padding included.
+
+    Returns:
+        Half the sum of differences between the two maps, each of sum 1, and the difference between their sums.
+
+    Raises:
+        CaptureError: If the layer has no weights.
+    """
+    layer = generation.layers[index]
     if layer not in weights:
-        with full_precision(call.query):
-            exact = call.kernel(
-                module, call.query.float(), call.key.float(), call.value.float(), call.mask, **call.arguments
-            )[1]
-        if exact is None:
-            raise CaptureError("the eager kernel returns no weights")
-        weights[layer] = exact[0, :, -1].cpu()
-    return output
-
-
-def _distance(weights: torch.Tensor, generation: Generation, index: int) -> tuple[float, float]:
-    """Half the sum of differences between two maps, each of sum 1, and the difference between their sums."""
-    padding = 0
-    if generation.layers[index].type != "cross_attention":
-        padding = weights.shape[-1] - generation.prompt_length
-    eager = weights.mean(dim=0).numpy()[generation.image_positions + padding]
+        raise CaptureError(f"the eager kernel was not called in layer {layer.index}")
+    row = weights[layer].mean(dim=0).numpy()
+    places = generation.image_positions
+    if not layer.crosses:
+        # Padding stands before the prompt. A static cache has room behind it; a sliding one may lack its first keys.
+        places = places + (prompt - generation.prompt_length) - max(prompt - row.size, 0)
+    eager = np.where(places >= 0, row[np.maximum(places, 0)], 0)
     recorded = generation.raw[0, index]
     mass, recorded_mass = eager.sum(), recorded.sum()
     return float(np.abs(eager / mass - recorded / recorded_mass).sum() / 2), float(abs(mass - recorded_mass))

@@ -31,9 +31,10 @@ NAMES = [
 ]
 
 
-def call_of(processor, *, side=128, seed=3):
+def call_of(processor, *, side=128, seed=3, others=()):
     picture = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
-    inputs = tiny_models.make_inputs(processor, [picture], ["How many dots are there in the image?"])
+    texts = ["How many dots are there in the image?", *others]
+    inputs = tiny_models.make_inputs(processor, [picture] * len(texts), texts)
     return (), {**inputs, "max_new_tokens": 8, "num_beams": 2}
 
 
@@ -57,6 +58,60 @@ def test_a_sound_capture_passes_every_check_and_leaves_the_model_as_it_was(famil
     assert "generate" not in vars(model)
     assert model.get_decoder().config._attn_implementation == target.kernel == "sdpa"
     assert not any(module._forward_hooks for module in target.modules.values())
+
+
+MODES = [
+    {"cache_implementation": "static"},
+    {"prefill_chunk_size": 40},
+    {"cache_implementation": "static", "prefill_chunk_size": 40},
+    {"guidance_scale": 1.5},
+]
+"""Options that give a cache room behind the prompt, cut the prompt into passes, or add passes that are not of it."""
+
+
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    # guidance gives Qwen3-VL inputs that it cannot run
+    [("gemma3", mode) for mode in MODES] + [("qwen3_vl", mode) for mode in MODES if "guidance_scale" not in mode],
+)
+@pytest.mark.parametrize("others", [(), ("What is the number of dots? Answer with two digits.",)], ids=["one", "two"])
+def test_a_sound_capture_passes_whatever_the_cache_and_the_passes_of_the_prompt_are(family, mode, others):
+    """Beside a longer prompt the first one is padded; the window of Gemma3 reaches back to half of the image."""
+    model, processor = tiny_models.gemma3(sliding_window=160) if family == "gemma3" else tiny_models.qwen3_vl()
+    model.generation_config.update(**mode)
+    call = call_of(processor, others=others)
+    findings, generation = check_capture(prepare_target(model, layers="all"), call)
+    assert (generation.prompt_length < call[1]["input_ids"].shape[1]) == bool(others)
+    assert results_of(findings) == dict.fromkeys(NAMES, True)
+
+
+@pytest.mark.parametrize("mode", MODES[:2], ids="+".join)
+def test_a_wrong_row_fails_whatever_the_cache_and_the_passes_of_the_prompt_are(mode, call, monkeypatch):
+    model, _ = tiny_models.qwen3_vl()
+    model.generation_config.update(**mode)
+    changed(monkeypatch, raw=lambda one: 0.98 * one.raw + 0.02 * one.raw[..., ::-1])
+    findings, _ = check_capture(prepare_target(model), call)
+    assert [name for name, passed in results_of(findings).items() if not passed] == ["rows equal eager attention"]
+
+
+def test_an_eager_kernel_that_fails_is_a_check_that_could_not_be_tried(call):
+    model, _ = tiny_models.qwen3_vl()
+    target = prepare_target(model)
+
+    def fail(module, *_):
+        if module.config._attn_implementation == "eager":
+            raise KeyError("no mask for eager")
+
+    model.get_decoder().register_forward_pre_hook(fail)
+    findings, _ = check_capture(target, call)
+    assert results_of(findings) == {**dict.fromkeys(NAMES, True), "rows equal eager attention": None}
+    assert "could not be tried ('no mask for eager')" in findings[3].detail
+
+
+def test_a_layer_without_weights_is_no_evidence(qwen3_vl_model, call):
+    generation = check.record_once(prepare_target(qwen3_vl_model), call)
+    with pytest.raises(CaptureError, match="the eager kernel was not called in layer 3"):
+        check._distance({}, generation, 0, prompt=generation.prompt_length)
 
 
 def changed(monkeypatch, **change):
