@@ -79,7 +79,7 @@ def _evaluate(given, attempt, manager, progress):
         return generate_until(self, requests)
 
     qwen3_vl.Qwen3_VL.generate_until = tell_and_generate
-    results = evaluator.simple_evaluate(model=lm, tasks=["patches"], task_manager=manager)
+    results = evaluator.simple_evaluate(model=lm, tasks=["patches"], task_manager=manager, **attempt.get("call", {}))
     return {"samples": values_of(results["samples"]["patches"]), "halo": results["halo"]}
 
 
@@ -90,9 +90,10 @@ def _attempt(given, attempt, manager):
     outcome.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         try:
             outcome.write_text(json.dumps(_evaluate(given, attempt, manager, progress)))
-        except Exception as error:  # noqa: BLE001 - the outcome is the error
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outcome is the error
             outcome.write_text(json.dumps({"error": f"{type(error).__name__}: {error}"}))
         os._exit(0)
     os.close(progress)
@@ -102,7 +103,7 @@ def _attempt(given, attempt, manager):
         first = first or time.monotonic()
         if "kill_after" in attempt:
             time.sleep(attempt["kill_after"])
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, attempt.get("signal", signal.SIGKILL))
             break
         if attempt.get("remove_after_first_part") and list(Path(attempt["maps"]).glob("part-*.parquet")):
             shutil.rmtree(attempt["maps"])
@@ -129,9 +130,9 @@ def main():
     manager = TaskManager(include_path=given["tasks"], include_defaults=False, model_name="halo")
     outcomes = []
     for attempt in given["attempts"]:
-        if "kill_within" in attempt:  # a share of the time that the first attempt took
+        if "kill_within" in attempt:  # a share of the time that the attempt `of` took, by default the first
             attempt["kill_after"] = random.Random(len(outcomes)).uniform(
-                0, attempt["kill_within"] * outcomes[0]["seconds"]
+                0, attempt["kill_within"] * outcomes[attempt.get("of", 0)]["seconds"]
             )
         outcomes.append(_attempt(given, attempt, manager))
     os.write(stdout, json.dumps(outcomes).encode())

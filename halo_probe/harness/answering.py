@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from halo_probe.capture import Generation
 from halo_probe.capture.recorder import recording_generate
-from halo_probe.errors import CaptureError, HaloError, NoImageTokensError
+from halo_probe.errors import CaptureError, HaloError, NoImageTokensError, UsageError
 from halo_probe.harness.answers import Answer, Key, token_counts
 from halo_probe.harness.base_model import carries_image, most_tokens, stops, without_chatter
 from halo_probe.harness.batches import Document, check_reply, logging_reads, match_rows
@@ -28,6 +28,7 @@ from halo_probe.harness.maps import MapWriter
 from halo_probe.harness.measures import Measures, measures_of
 from halo_probe.harness.plain_pass import resolve_for
 from halo_probe.harness.probed import ProbedRun
+from halo_probe.harness.random_states import States, drawing_nothing, moved_states, random_states, restore_states
 from halo_probe.harness.reliance import DigitVocabulary, digit_vocabulary, record_reliance
 from halo_probe.harness.size import bytes_per_token, require_room
 from halo_probe.harness.values import digit_values, summarize, token_values
@@ -71,6 +72,8 @@ class Answering:
     """What this process was asked for."""
     measures: Mapping[str, Measures] = field(init=False)
     """What is measured of each task."""
+    drawn: dict[str, Any] = field(default_factory=dict)
+    """Where stored answers left generators of random numbers, for the next answer that is not."""
 
     def __post_init__(self) -> None:
         target, reliance = self.run.target, self.run.arguments.reliance
@@ -110,6 +113,9 @@ class Answering:
     ) -> list[Any]:
         """Answer requests in the order that keeps `generate` calls and documents together.
 
+        They are grouped as if none were stored, and each answer is drawn after the one before it, stored or not: so a
+        run that goes on draws and pads as an unbroken one.
+
         Args:
             answer: The base model's own method.
             requests: lmms-eval's, each as often as its repeats.
@@ -117,22 +123,57 @@ class Answering:
             cached: Replies that the answers must be equal to.
         """
         keys = self._keys(requests) if keys is None else keys
-        results: dict[Key, Any] = {}
-        waiting = []
-        for key, request in zip(keys, requests, strict=True):
-            if key in self.answers:
-                results[key] = self.answers[key].result()
-            else:
-                waiting.append((key, request))
+        asked = list(zip(keys, requests, strict=True))
+        waiting = [(key, request) for key, request in asked if not self._is_stored(key, request)]
         self.waiting = [request for _, request in waiting if self._records(request)]
-        self._require_images()
-        with tqdm(desc="Answering, attention recorded", total=len(requests), initial=len(results)) as progress:
-            for slab in self._slabs(waiting):
+        if waiting:
+            self._require_same_draws()
+        with drawing_nothing():
+            self._require_images()
+        results: dict[Key, Any] = {}
+        stored = len(asked) - len(waiting)
+        with tqdm(desc="Answering, attention recorded", total=len(asked), initial=stored) as progress:
+            for slab in self._slabs(asked):
+                anew = sum(not self._is_stored(key, request) for key, request in slab)
                 results |= self._answer_slab(answer, slab, cached or {})
-                progress.update(len(slab))
+                progress.update(anew)
+        self._draw_on()
         if self.writer:
             self.writer.flush()
         return [results[key] for key in keys]
+
+    def _is_stored(self, key: Key, request: Any) -> bool:
+        return key in self.answers and self._records(request)
+
+    def _take_stored(self, key: Key) -> GenerationResult:
+        answer = self.answers[key]
+        self.drawn |= answer.drawn.get("states", {})
+        return answer.result()
+
+    def _draw_on(self) -> None:
+        """Let random numbers go on from where stored answers left them."""
+        restore_states(self.drawn)
+        self.drawn = {}
+
+    @cached_property
+    def _draws(self) -> str:
+        """What the order of random numbers depends on beside the signature."""
+        assert self.run.target is not None
+        kind = self.run.target.model.device.type
+        return f"{self.run.lm.world_size} process(es), a model on {kind} and generators of {', '.join(random_states())}"
+
+    def _require_same_draws(self) -> None:
+        """Refuse to go on with a run that sampled, where the next random numbers would be others than its own.
+
+        Raises:
+            UsageError: If it had other processes or devices.
+        """
+        stored = {answer.drawn["by"] for answer in self.answers.values() if answer.drawn} - {self._draws}
+        if stored:
+            raise UsageError(
+                f"replies of this run were sampled by {min(stored)}, and it would go on with {self._draws}, which draw "
+                "others: give the same processes and devices, or choose another --output_path."
+            )
 
     def _keys(self, requests: Sequence[Any]) -> list[Key]:
         """The key of each request; those whose attention is asked for are noted."""
@@ -158,13 +199,32 @@ class Answering:
         return request.task_name in self.tasks and not (request.metadata or {}).get("__padding_only__")
 
     def _answer_slab(self, answer: _Answer, slab: _Slab, cached: Mapping[Key, Any]) -> dict[Key, Any]:
-        if len(slab) > 1 and (results := self._answer_together(answer, slab, cached)):
-            return results
-        return {key: self._answer_one(answer, key, request, cached) for key, request in slab}
+        after: States = {}
+        if len(slab) > 1 and not all(self._is_stored(*one) for one in slab):
+            self._draw_on()
+            before = random_states()
+            if results := self._answer_together(answer, slab, cached):
+                return results
+            after = random_states()  # which the next batch begins with, as it would without the probe
+            restore_states(before)
+        results = {}
+        for key, request in slab:
+            if self._is_stored(key, request):
+                results[key] = self._take_stored(key)
+            else:
+                self._draw_on()
+                last = key == slab[-1][0]
+                results[key] = self._answer_one(answer, key, request, cached, after=after if last else {})
+        return results
 
     def _answer_together(self, answer: _Answer, slab: _Slab, cached: Mapping[Key, Any]) -> dict[Key, Any]:
-        """Answer several documents at once; nothing where not all of them could be recorded."""
+        """Answer several documents at once, those that are stored for the sake of the others.
+
+        Returns:
+            Their answers; nothing where not all of them could be recorded.
+        """
         failed: list[CaptureError] = []
+        before = random_states()
         with logging_reads(self.run.lm) as reads:
             answered, generations = self._generate(
                 answer,
@@ -184,12 +244,31 @@ class Answering:
                 check_reply(reply, tokens, until=stops(slab[index][1]), thinking=thinking)
         except CaptureError as error:
             stop(CaptureError(f"{slab[0][1].task_name}: {error}"))
+        drawn = self._drawn_since(before)
         return {
-            slab[index][0]: self._keep(slab[index][0], answered[index], [generation], cached)
+            key: self.answers[key].result()
+            if self._is_stored(key, request)
+            else self._keep(key, answered[index], [generation], cached, drawn=drawn)
             for generation, index in zip(generations, rows, strict=True)
+            for key, request in [slab[index]]
         }
 
-    def _answer_one(self, answer: _Answer, key: Key, request: Any, cached: Mapping[Key, Any]) -> Any:
+    def _drawn_since(self, before: States) -> dict[str, Any]:
+        """What an answer says of the random numbers that were drawn for it; nothing where none were."""
+        moved = moved_states(before, random_states())
+        return {"by": self._draws, "states": moved} if moved else {}
+
+    def _answer_one(self, answer: _Answer, key: Key, request: Any, cached: Mapping[Key, Any], *, after: States) -> Any:
+        """Answer one document.
+
+        Args:
+            answer: The base model's own method.
+            key: Of the request.
+            request: lmms-eval's.
+            cached: Replies that answers must be equal to.
+            after: Where to leave generators of random numbers, if not where the answer leaves them.
+        """
+        before = random_states()
         if not self._records(request):
             (answered,) = answer([request])
             return answered
@@ -203,6 +282,7 @@ class Answering:
             if failed:  # there is nothing to intervene with: the answer is the model's own, and no evidence
                 intervention = None
         (answered,), generations = self._generate(answer, [request], on_error=note_error, intervention=intervention)
+        restore_states(after)
         if not generations and not failed:
             self._fail(key, "its answer came without a call of the model's generate()")
         digits = self.measures[key[0]].digits_of(key[1])
@@ -211,7 +291,8 @@ class Answering:
                 halo |= record_reliance(answer, request, model=model, vocabulary=self._vocabulary, digits=digits)
         if key in self.failures:
             return answered
-        return self._keep(key, answered, [] if failed else generations, cached, halo=halo)
+        drawn = self._drawn_since(before)
+        return self._keep(key, answered, [] if failed else generations, cached, drawn=drawn, halo=halo)
 
     @cached_property
     def _vocabulary(self) -> DigitVocabulary:
@@ -227,7 +308,7 @@ class Answering:
     def _passing(self, on_error: Callable[[CaptureError], None]) -> Iterator[PreTrainedModel]:
         """Make passes beside an answer: what goes wrong there is told, and the answer stays what it is."""
         assert self.run.target is not None
-        with without_chatter(self.run.lm):
+        with drawing_nothing(), without_chatter(self.run.lm):
             try:
                 yield self.run.target.model
             except CaptureError as error:
@@ -255,7 +336,10 @@ class Answering:
         target, arguments = self.run.target, self.run.arguments
         assert target is not None
         try:
-            findings, generation = check_capture(target, call) if arguments.check else ([], record_once(target, call))
+            with drawing_nothing():
+                findings, generation = (
+                    check_capture(target, call) if arguments.check else ([], record_once(target, call))
+                )
         except CaptureError:  # the call itself will fail the same way, and say so
             return
         self.tried = True
@@ -331,13 +415,14 @@ class Answering:
         logger.error(f"halo-probe: {task}, document {document}: {reason}")
         self.failures[key] = reason
 
-    def _keep(
+    def _keep(  # noqa: PLR0913 - all that there is of an answer
         self,
         key: Key,
         answered: Any,
         generations: list[Generation],
         cached: Mapping[Key, Any],
         *,
+        drawn: dict[str, Any],
         halo: dict[str, Any] | None = None,
     ) -> GenerationResult:
         text, counts = unwrap_generation_output(answered)
@@ -352,7 +437,9 @@ class Answering:
             token_values(one, pieces, middle=measures.middle, dots=dots, spatial=measures.spatial)
             for one, pieces in shown
         )
-        answer = self.answers[key] = Answer(text=text, counts=token_counts(counts), values=values, halo=halo or {})
+        answer = self.answers[key] = Answer(
+            text=text, counts=token_counts(counts), values=values, halo=halo or {}, drawn=drawn
+        )
         if self.writer:
             self.writer.add(key, answer, shown)
         return answer.result()

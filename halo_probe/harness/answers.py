@@ -27,6 +27,8 @@ class Answer:
     """One for each `generate` call; none for a document without an image."""
     halo: dict[str, Any] = field(default_factory=dict)
     """What else the samples show of it under `token_counts.halo`, ready for JSON."""
+    drawn: dict[str, Any] = field(default_factory=dict)
+    """Of a reply that random numbers were drawn for: `by` what, and where the generators stand after it (`states`)."""
 
     @property
     def recorded(self) -> bool:

@@ -72,24 +72,23 @@ class MapWriter:
         self._suffix = f".rank{rank}.parquet" if rank else ".parquet"
         numbers = [int(part.name.split(".")[0].removeprefix("part-")) for part in stored_parts(folder)]
         self._number = max(numbers, default=-1) + 1
-        self._rows: list[dict[str, Any]] = []
-        self._answers: dict[Key, Answer] = {}
+        self._added: list[tuple[Key, Answer, list[dict[str, Any]]]] = []
         self._bytes = 0
 
     def add(self, key: Key, answer: Answer, generations: Sequence[tuple[Generation, Sequence[str]]] = ()) -> None:
-        """Add one answer with its generations, each with the text of its tokens.
+        """Add one answer with its generations, each with the text of its tokens: all of it, or nothing if interrupted.
 
         Raises:
             UsageError: If a part is due and cannot be written.
         """
         task, doc_id, repeat = key
+        rows: list[dict[str, Any]] = []
         for call, (generation, pieces) in enumerate(generations):
-            document = {"task": task, "doc_id": doc_id, "repeat": repeat, "call": call}
-            self._rows += _rows(generation, pieces, document)
+            rows += _rows(generation, pieces, {"task": task, "doc_id": doc_id, "repeat": repeat, "call": call})
             self._bytes += bytes_per_token(generation) * len(generation.token_ids)
             self._bytes += 0 if generation.heads is None else generation.heads.nbytes
-        self._answers[key] = answer
-        if len(self._answers) >= _PART_DOCUMENTS or self._bytes >= _PART_BYTES:
+        self._added.append((key, answer, rows))  # the one step that no interrupt can cut in two
+        if len(self._added) >= _PART_DOCUMENTS or self._bytes >= _PART_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -98,11 +97,13 @@ class MapWriter:
         Raises:
             UsageError: If the disk refuses or the cap is reached; the parts written so far stay readable.
         """
-        if not self._answers:
+        if not self._added:
             return
-        metadata = {SIGNATURE_KEY: self._signature, ANSWERS_KEY: write_answers(self._answers)}
-        rows = pa.Table.from_pylist(self._rows, schema=SCHEMA.with_metadata(metadata))
-        self._rows, self._answers, self._bytes = [], {}, 0
+        answers = {key: answer for key, answer, _ in self._added}
+        metadata = {SIGNATURE_KEY: self._signature, ANSWERS_KEY: write_answers(answers)}
+        every_row = [row for _, _, rows in self._added for row in rows]
+        rows = pa.Table.from_pylist(every_row, schema=SCHEMA.with_metadata(metadata))
+        self._added, self._bytes = [], 0
         part = self.folder / f"part-{self._number:05d}{self._suffix}"
         try:
             _write(rows, part)

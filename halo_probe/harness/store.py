@@ -18,6 +18,13 @@ from halo_probe.harness.maps import ANSWERS_KEY, SIGNATURE_KEY, stored_parts
 
 _SHOWN = 5
 _ABSENT = "nothing"
+_FORMAT = "format"
+_NAMES = {
+    "model.weights": "the hash of the weights of the checkpoint",
+    "model.settings": "the hash of the settings of the checkpoint (tokenizer, processor, generation)",
+}
+"""Of fields whose path does not say what differs."""
+_DOCUMENT = ["task", "doc_id", "repeat"]
 
 
 @contextmanager
@@ -63,7 +70,7 @@ def finished_answers(folder: Path, *, signature: Mapping[str, Any], resume: bool
 
     Raises:
         UsageError: If there are some and `resume` is false, if they are of a run with another signature, if a part
-            cannot be read, or if two parts hold the same document.
+            cannot be read or holds maps of a document without its answer, or if two parts hold the same document.
     """
     parts = stored_parts(folder)
     if not resume:
@@ -78,6 +85,7 @@ def finished_answers(folder: Path, *, signature: Mapping[str, Any], resume: bool
         stored = _read_metadata(part)
         _check_signature(part, stored[SIGNATURE_KEY], signature)
         found = read_answers(stored[ANSWERS_KEY])
+        _require_answered(part, found)
         if twice := answers.keys() & found.keys():
             task, document, _ = min(twice)
             raise UsageError(f"{part}: holds {task} {document}, as a part before it does; remove one of the two.")
@@ -103,10 +111,33 @@ def _read_metadata(part: Path) -> Mapping[bytes, bytes]:
     return stored
 
 
+def _require_answered(part: Path, answers: Mapping[Key, Answer]) -> None:
+    """Refuse maps whose answer is not beside them: their document would be redone, and be there twice."""
+    try:
+        rows = pq.read_table(part, columns=_DOCUMENT, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(
+            f"{part}: cannot be read ({first_line(error)}); remove it, and its documents are redone."
+        ) from error
+    recorded = {tuple(row.values()) for row in rows.group_by(_DOCUMENT).aggregate([]).select(_DOCUMENT).to_pylist()}
+    if unanswered := recorded - answers.keys():
+        task, document, _ = min(unanswered)
+        raise UsageError(
+            f"{part}: holds maps of {task} {document} without its answer; remove it, and its documents are redone."
+        )
+
+
 def _check_signature(part: Path, stored: bytes, signature: Mapping[str, Any]) -> None:
-    was, now = _flat(json.loads(stored)), _flat(json.loads(json.dumps(signature)))
+    fields = json.loads(stored)
+    if fields.get(_FORMAT) != signature.get(_FORMAT):
+        raise UsageError(
+            f"{part.parent}: holds maps of another version of halo-probe, whose signature says less or more of a run "
+            f"(format {fields.get(_FORMAT, 1)}, now {signature.get(_FORMAT, 1)}). Choose another --output_path, or go "
+            "on with the version of the earlier run."
+        )
+    was, now = _flat(fields), _flat(json.loads(json.dumps(signature)))
     differences = [
-        f"{field} was {was.get(field, _ABSENT)}, is {now.get(field, _ABSENT)}"
+        f"{_name(field)} was {was.get(field, _ABSENT)}, is {now.get(field, _ABSENT)}"
         for field in {**was, **now}
         if field != "sha256" and was.get(field, _ABSENT) != now.get(field, _ABSENT)
     ]
@@ -116,6 +147,12 @@ def _check_signature(part: Path, stored: bytes, signature: Mapping[str, Any]) ->
             f"{part.parent}: holds maps of another run: {'; '.join(differences[:_SHOWN])}{more}. Choose another "
             "--output_path, or give the settings of the earlier run to go on with it."
         )
+
+
+def _name(field: str) -> str:
+    """A field as a difference names it; of the files that an argument names, with that argument."""
+    path, _, argument = field.rpartition(".")
+    return f"{_NAMES[path]} ({argument})" if path in _NAMES else field
 
 
 def _flat(fields: Any, path: str = "") -> dict[str, str]:

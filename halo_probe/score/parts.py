@@ -25,7 +25,8 @@ Layers = Literal["all", "last"]
 # As in halo_probe.harness.maps, which would load torch into every process.
 _SIGNATURE_KEY = b"halo_probe"
 _ANSWERS_KEY = b"halo_answers"
-_GENERATION = ("task", "doc_id", "repeat", "call")
+_ANSWER = ["task", "doc_id", "repeat"]
+_GENERATION = (*_ANSWER, "call")
 _ROW = ("step", "layer", "layer_type", "end", "visual_mass")
 _MAPS = ("grid", "map_eq1", "map_raw", "visible")
 # Not in every run, or not in every row of it.
@@ -107,12 +108,16 @@ def read_answers(part: Path) -> Iterator[tuple[str, int, Any]]:
     Raises:
         HaloError: If the part cannot be read.
     """
-    stored = _parse(part, (_open(part).schema_arrow.metadata or {}).get(_ANSWERS_KEY, b"[]"))
+    yield from ((task, document, text) for (task, document, _), text in _answers(part, _open(part)).items())
+
+
+def _answers(part: Path, file: pq.ParquetFile) -> dict[tuple[str, int, int], Any]:
+    """The text of each answer, by task, document and repeat."""
+    stored = _parse(part, (file.schema_arrow.metadata or {}).get(_ANSWERS_KEY, b"[]"))
     try:
-        answers = [(task, document, answer["text"]) for task, document, _, answer in stored]
+        return {(task, document, repeat): answer["text"] for task, document, repeat, answer in stored}
     except (TypeError, ValueError, KeyError):
         raise _damaged(part, "its answers are no list of documents with a text each") from None
-    yield from answers
 
 
 def _parse(part: Path, text: bytes) -> Any:
@@ -167,6 +172,11 @@ def _read(part: Path) -> pa.Table:
         raise _damaged(part, error) from None
     if empty := [name for name in (*_GENERATION, "step", "layer", *_MAPS) if table[name].null_count]:
         raise _damaged(part, f"{empty[0]} is missing in a row")
+    if _ANSWERS_KEY in (file.schema_arrow.metadata or {}):
+        documents = table.group_by(_ANSWER).aggregate([]).select(_ANSWER).to_pylist()
+        if unanswered := {tuple(one.values()) for one in documents} - _answers(part, file).keys():
+            task, document, _ = min(unanswered)
+            raise _damaged(part, f"it holds maps of {task} {document} without its answer, and another part may too")
     return table
 
 

@@ -13,6 +13,7 @@ from lmms_eval.models.chat import qwen3_vl
 from lmms_eval.tasks import TaskManager
 from PIL import Image
 
+from halo_probe.capture import collection
 from halo_probe.errors import CaptureError, UsageError
 from halo_probe.harness import maps
 from halo_probe.harness.answering import Answering
@@ -20,6 +21,7 @@ from halo_probe.harness.batches import check_reply, match_rows
 from halo_probe.harness.model import HaloChat, HaloSimple
 
 COUNT = 7
+SAMPLING = "do_sample=true,temperature=1.0"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def test_a_batch_records_for_each_document_what_it_records_alone(halo, evaluate,
 def test_sampled_replies_are_those_of_the_model_without_the_probe(
     evaluate, one_by_one, manager, qwen3_vl_checkpoint, tmp_path
 ):
-    sampling = {"limit": 3, "gen_kwargs": "do_sample=true,temperature=1.0"}
+    sampling = {"limit": 3, "gen_kwargs": SAMPLING}
     plain = models.get_model("qwen3_vl")(pretrained=str(qwen3_vl_checkpoint), device_map="cpu", device="cpu")
     plain.model.float()
     alone = evaluator.simple_evaluate(model=plain, tasks=["patches"], task_manager=manager, **sampling)
@@ -93,6 +95,69 @@ def test_sampled_replies_are_those_of_the_model_without_the_probe(
         for results in (alone, probed, one_by_one[0])
     )
     assert sampled == shown != greedy
+
+
+@pytest.mark.parametrize(("options", "batch_size"), [("", 1), ("batching=batch", 3)])
+def test_a_lost_part_of_a_run_that_samples_is_drawn_again_as_it_was(
+    options, batch_size, evaluate, tmp_path, monkeypatch
+):
+    """Of one document each: in batches a slab of which one is lost is answered together again."""
+    monkeypatch.setattr(maps, "_PART_DOCUMENTS", 1)
+    sampling = {"repeats": 2, "gen_kwargs": SAMPLING}
+    whole = evaluate(tmp_path, options=options, batch_size=batch_size, **sampling)
+    expected = maps_of(tmp_path)
+    stored = sorted(tmp_path.glob("*.parquet"))
+    assert len(stored) == 2 * COUNT
+    for part in (stored[0], stored[4], stored[5], stored[9], stored[-1]):
+        part.unlink()
+    results = evaluate(tmp_path, options=options, batch_size=batch_size, **sampling)
+    assert (results["halo"]["recorded"], results["halo"]["resumed"]) == (2 * COUNT - 2, 2 * COUNT - 5)
+    assert samples_of(results) == samples_of(whole)
+    pd.testing.assert_frame_equal(maps_of(tmp_path), expected)
+
+
+def test_a_document_that_fails_and_is_tried_again_draws_what_it_would_have(evaluate, tmp_path, monkeypatch):
+    whole = evaluate(tmp_path / "whole", gen_kwargs=SAMPLING, limit=4)
+    rows_of, calls = collection.image_attention, []
+
+    def full_at_the_second(*given, **options):
+        calls.append(given)
+        if len(calls) == 3:  # one went ahead, to see how large the maps are
+            raise RuntimeError("out of memory")
+        return rows_of(*given, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(CaptureError, match=r"1 answer.*out of memory"):
+        patch.setattr(collection, "image_attention", full_at_the_second)
+        evaluate(tmp_path / "failed", options="check=false", gen_kwargs=SAMPLING, limit=4)
+    results = evaluate(tmp_path / "failed", options="check=false", gen_kwargs=SAMPLING, limit=4)
+    assert results["halo"]["resumed"] == 3
+    assert samples_of(results) == samples_of(whole)
+
+
+def test_a_run_that_samples_does_not_go_on_with_other_processes(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr(maps, "_PART_DOCUMENTS", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(qwen3_vl.Qwen3_VL, "world_size", 2)
+        evaluate(tmp_path, gen_kwargs=SAMPLING, limit=3)
+    evaluate(tmp_path, gen_kwargs=SAMPLING, limit=3)  # all is there: nothing is drawn
+    (tmp_path / "part-00002.parquet").unlink()
+    with pytest.raises(UsageError, match=r"sampled by 2 process.*would go on with 1 process.*the same processes"):
+        evaluate(tmp_path, gen_kwargs=SAMPLING, limit=3)
+
+
+def test_batches_after_one_that_is_answered_one_by_one_draw_what_they_would_without_the_probe(
+    evaluate, manager, qwen3_vl_checkpoint, tmp_path
+):
+    """The second of three batches has a document without an image."""
+    plain = models.get_model("qwen3_vl")(
+        pretrained=str(qwen3_vl_checkpoint), device_map="cpu", device="cpu", batch_size=3
+    )
+    plain.model.float()
+    alone = evaluator.simple_evaluate(model=plain, tasks=["patches"], task_manager=manager, gen_kwargs=SAMPLING)
+    batched = evaluate(tmp_path, options="batching=batch", batch_size=3, gen_kwargs=SAMPLING)
+    replies, sampled = ([one["filtered_resps"] for one in run["samples"]["patches"]] for run in (alone, batched))
+    assert sampled[:3] == replies[:3]
+    assert sampled[6:] == replies[6:]
 
 
 def test_documents_go_one_at_a_time_unless_told_otherwise(one_by_one):
@@ -190,6 +255,18 @@ def test_what_the_cache_answers_is_recorded_with_the_same_replies_and_values(eva
     again = evaluate_with_cache()
     assert samples_of(first) == samples_of(again)
     assert again["halo"]["recorded"] == 3
+    pd.testing.assert_frame_equal(maps_of(tmp_path / "maps"), recorded)
+
+
+def test_a_run_that_samples_goes_on_beside_the_cache_as_it_was(evaluate_with_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(maps, "_PART_DOCUMENTS", 1)
+    whole = evaluate_with_cache(repeats=2, gen_kwargs=SAMPLING)
+    recorded = maps_of(tmp_path / "maps")
+    for number in (1, 4, 5):
+        (tmp_path / "maps" / f"part-{number:05d}.parquet").unlink()
+    results = evaluate_with_cache(anew=False, repeats=2, gen_kwargs=SAMPLING)
+    assert results["halo"]["resumed"] == 3
+    assert samples_of(results) == samples_of(whole)
     pd.testing.assert_frame_equal(maps_of(tmp_path / "maps"), recorded)
 
 

@@ -9,12 +9,14 @@ import pytest
 
 from halo_probe.capture import Generation, Layer
 from halo_probe.capture.grids import View
-from halo_probe.errors import UsageError
+from halo_probe.errors import HaloError, UsageError
+from halo_probe.harness import maps
 from halo_probe.harness.answers import Answer
 from halo_probe.harness.maps import MapWriter
 from halo_probe.harness.store import finished_answers
 from halo_probe.harness.values import token_values
 from halo_probe.harness.wandb_table import _rows
+from halo_probe.score.parts import _read as read_rows
 
 SIGNATURE = {"model": {"base": "qwen3_vl"}}
 PIECES = ["1", "2"]
@@ -92,3 +94,55 @@ def test_the_heatmaps_of_a_damaged_page_are_refused(tmp_path):
     part.write_bytes(content)
     with pytest.raises(OSError, match="CRC"):
         list(_rows(tmp_path, {"dots": None}))
+
+
+def an_answer(rounds):
+    return Answer(text="12", counts=None, values=(token_values(a_generation(), PIECES),) * rounds)
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_an_interrupt_while_rounds_are_added_leaves_no_round_twice(cut, tmp_path, monkeypatch):
+    """The first time it comes while the rows of one of four rounds are made; then the run goes on."""
+    rounds, rows_of, made = [(a_generation(), PIECES)] * 2, maps._rows, []
+
+    def interrupted(*given):
+        made.append(given)
+        if len(made) == cut:
+            raise KeyboardInterrupt
+        return rows_of(*given)
+
+    def answer_the_rest():
+        stored = finished_answers(tmp_path, signature=SIGNATURE, resume=True)
+        with MapWriter(tmp_path, signature=SIGNATURE) as writer:
+            for document in range(2):
+                if ("dots", document, 0) not in stored:
+                    writer.add(("dots", document, 0), an_answer(2), rounds)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(maps, "_rows", interrupted)
+        answer_the_rest()
+    answer_the_rest()
+    keys = [name for name in maps.SCHEMA.names if name in {"doc_id", "call", "step", "layer"}]
+    rows = pq.read_table(tmp_path).select(keys).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        (document, call, step, 3) for document in range(2) for call in range(2) for step in range(2)
+    ]
+
+
+def test_maps_without_their_answer_are_refused_by_the_run_and_by_the_scores(tmp_path):
+    generation = a_generation()
+    with MapWriter(tmp_path, signature=SIGNATURE) as writer:
+        writer.add(("dots", 0, 0), an_answer(1), [(generation, PIECES)])
+        orphans = maps._rows(generation, PIECES, {"task": "dots", "doc_id": 1, "repeat": 0, "call": 0})
+        writer._added[0][2].extend(orphans)
+    part = tmp_path / "part-00000.parquet"
+    with pytest.raises(UsageError, match="part-00000.parquet: holds maps of dots 1 without its answer; remove it"):
+        read(part)
+    with pytest.raises(HaloError, match="part-00000.parquet: .*maps of dots 1 without its answer"):
+        read_rows(part)
+
+
+def test_maps_of_another_version_of_the_signature_are_refused_with_what_to_do(tmp_path):
+    write_answer(tmp_path, a_generation())
+    with pytest.raises(UsageError, match=r"another version of halo-probe.*\(format 1, now 2\).*another --output_path"):
+        finished_answers(tmp_path, signature={**SIGNATURE, "format": 2}, resume=True)

@@ -15,6 +15,8 @@ from PIL import Image
 
 DOCUMENTS = 60
 KILLS = 20
+SAMPLED_KILLS = 8
+SAMPLING = {"limit": 16, "repeats": 2, "gen_kwargs": "do_sample=true,temperature=1.0"}
 BIG = 30  # the document whose part no longer fits under the file size of the full disk
 
 
@@ -43,6 +45,14 @@ def attempts(tmp_path_factory, tasks, qwen3_vl_checkpoint):
         {"maps": out / "removed", "remove_after_first_part": True},
         {"maps": out / "capped", "options": "max_gb=0.00002"},
     ]
+    names = ["whole", *["kill"] * KILLS, "resumed", "again", "changed", "refused", "full", "room", "removed", "capped"]
+    for end in (signal.SIGKILL, signal.SIGINT):
+        name = f"sampled-{end.name}"
+        whole, killed = (out / f"{name}-{what}" for what in ("whole", "killed"))
+        kill = {"maps": killed, "kill_within": 1.6 / SAMPLED_KILLS, "signal": end, "of": len(planned)}
+        sampled = [{"maps": whole}, *[kill] * SAMPLED_KILLS, {"maps": killed}]
+        planned += [{**attempt, "call": SAMPLING} for attempt in sampled]
+        names += [f"{name}-whole", *[f"{name}-kill"] * SAMPLED_KILLS, f"{name}-resumed"]
     given = {
         "checkpoint": str(qwen3_vl_checkpoint),
         "tasks": str(tasks),
@@ -59,14 +69,13 @@ def attempts(tmp_path_factory, tasks, qwen3_vl_checkpoint):
         check=True,
     )
     outcomes = json.loads(finished.stdout)
-    names = ["whole", *["kill"] * KILLS, "resumed", "again", "changed", "refused", "full", "room", "removed", "capped"]
     grouped = {name: [one for one, its in zip(outcomes, names, strict=True) if its == name] for name in names}
     return out, grouped
 
 
 def maps_of(folder):
     frame = pd.read_parquet(folder)
-    return frame.sort_values(["doc_id", "step", "layer"], ignore_index=True)
+    return frame.sort_values(["doc_id", "repeat", "step", "layer"], ignore_index=True)
 
 
 def test_a_run_killed_twenty_times_ends_with_every_document_once_and_the_values_of_an_unbroken_run(attempts):
@@ -81,6 +90,20 @@ def test_a_run_killed_twenty_times_ends_with_every_document_once_and_the_values_
     assert resumed["halo"]["signature"] == whole["halo"]["signature"]
     assert 0 < resumed["halo"]["resumed"] <= DOCUMENTS
     pd.testing.assert_frame_equal(maps_of(out / "killed"), maps_of(out / "whole"))
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_samples_ends_with_the_replies_of_an_unbroken_run_however_often_it_was_ended(end, attempts):
+    out, ends = attempts
+    name = f"sampled-{end.name}"
+    (whole,), (resumed,), killed = (ends[f"{name}-{what}"] for what in ("whole", "resumed", "kill"))
+    assert len([one for one in killed if one["signal"] or "KeyboardInterrupt" in one.get("error", "")]) > 1
+    assert resumed["halo"]["resumed"] > 0
+    assert resumed["samples"] == whole["samples"]
+    maps = maps_of(out / f"{name}-killed")
+    pd.testing.assert_frame_equal(maps, maps_of(out / f"{name}-whole"))
+    replies = maps[maps.layer == maps.layer.max()].groupby(["doc_id", "repeat"]).token_id.agg(tuple)
+    assert replies.nunique() > len(replies) / 2
 
 
 def test_every_part_that_a_killed_run_left_is_whole(attempts):
