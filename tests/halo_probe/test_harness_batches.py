@@ -145,19 +145,26 @@ def test_a_run_that_samples_does_not_go_on_with_other_processes(evaluate, tmp_pa
         evaluate(tmp_path, gen_kwargs=SAMPLING, limit=3)
 
 
-def test_batches_after_one_that_is_answered_one_by_one_draw_what_they_would_without_the_probe(
-    evaluate, manager, qwen3_vl_checkpoint, tmp_path
+@pytest.mark.parametrize(
+    ("sampling", "same"),
+    [
+        (f"{SAMPLING},max_new_tokens=1", slice(None)),  # one row after the other: what rows draw in a batch
+        ("do_sample=true,temperature=9.0,max_new_tokens=8", slice(-1, None)),  # replies of several lengths
+    ],
+)
+def test_a_batch_that_is_answered_one_by_one_and_those_after_it_draw_what_they_would_without_the_probe(
+    sampling, same, evaluate, manager, qwen3_vl_checkpoint, tmp_path
 ):
     """The second of three batches has a document without an image."""
     plain = models.get_model("qwen3_vl")(
         pretrained=str(qwen3_vl_checkpoint), device_map="cpu", device="cpu", batch_size=3
     )
     plain.model.float()
-    alone = evaluator.simple_evaluate(model=plain, tasks=["patches"], task_manager=manager, gen_kwargs=SAMPLING)
-    batched = evaluate(tmp_path, options="batching=batch", batch_size=3, gen_kwargs=SAMPLING)
+    alone = evaluator.simple_evaluate(model=plain, tasks=["patches"], task_manager=manager, gen_kwargs=sampling)
+    batched = evaluate(tmp_path, options="batching=batch", batch_size=3, gen_kwargs=sampling)
     replies, sampled = ([one["filtered_resps"] for one in run["samples"]["patches"]] for run in (alone, batched))
     assert sampled[:3] == replies[:3]
-    assert sampled[6:] == replies[6:]
+    assert sampled[same] == replies[same]
 
 
 def test_documents_go_one_at_a_time_unless_told_otherwise(one_by_one):

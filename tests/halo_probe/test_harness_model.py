@@ -130,7 +130,9 @@ def test_other_weights_in_the_same_folder_are_another_run_and_a_copy_of_it_is_no
     (folder / "generation_config.json").write_bytes((qwen3_vl_checkpoint / "generation_config.json").read_bytes())
     retrain(folder / "model.safetensors", *tensors_of(folder / "model.safetensors")[7][1:])
     was = first["halo"]["signature"]["model"]["weights"]["pretrained"]
-    with pytest.raises(UsageError, match=rf'the hash of the weights of the checkpoint \(pretrained\) was "{was}", is "'):
+    with pytest.raises(
+        UsageError, match=rf'the hash of the weights of the checkpoint \(pretrained\) was "{was}", is "'
+    ):
         evaluate()
 
 
