@@ -148,8 +148,11 @@ def test_a_run_that_samples_does_not_go_on_with_other_processes(evaluate, tmp_pa
 @pytest.mark.parametrize(
     ("sampling", "same"),
     [
-        (f"{SAMPLING},max_new_tokens=1", slice(None)),  # one row after the other: what rows draw in a batch
-        ("do_sample=true,temperature=9.0,max_new_tokens=8", slice(-1, None)),  # replies of several lengths
+        (
+            "do_sample=true,temperature=1000.0,max_new_tokens=1",
+            slice(None),
+        ),  # one row after the other: what rows draw in a batch
+        ("do_sample=true,temperature=30.0,max_new_tokens=8", slice(-1, None)),  # replies of several lengths
     ],
 )
 def test_a_batch_that_is_answered_one_by_one_and_those_after_it_draw_what_they_would_without_the_probe(
