@@ -146,7 +146,9 @@ def score_part(part: Path, circumstances: Circumstances) -> pa.Table:
         HaloError: If the part cannot be read.
     """
     try:
-        scored = [_score(rows, circumstances) for rows in _generations(_read(part), circumstances.layers)]
+        table = _read(part)
+        scored = [_score(rows, circumstances) for rows in _generations(table, circumstances.layers)]
+        _require_answers(part, table)
     except _InconsistentRowsError as error:
         raise _damaged(part, error) from None
     return pa.concat_tables([SCORES_SCHEMA.empty_table(), *scored])
@@ -172,12 +174,22 @@ def _read(part: Path) -> pa.Table:
         raise _damaged(part, error) from None
     if empty := [name for name in (*_GENERATION, "step", "layer", *_MAPS) if table[name].null_count]:
         raise _damaged(part, f"{empty[0]} is missing in a row")
-    if _ANSWERS_KEY in (file.schema_arrow.metadata or {}):
-        documents = table.group_by(_ANSWER).aggregate([]).select(_ANSWER).to_pylist()
-        if unanswered := {tuple(one.values()) for one in documents} - _answers(part, file).keys():
-            task, document, _ = min(unanswered)
-            raise _damaged(part, f"it holds maps of {task} {document} without its answer, and another part may too")
     return table
+
+
+def _require_answers(part: Path, table: pa.Table) -> None:
+    """Refuse maps whose answer is not beside them: an interrupted run left them, and another part may have them too.
+
+    Raises:
+        _InconsistentRowsError: If there are some; parts of before there were answers have none.
+    """
+    file = _open(part)
+    if _ANSWERS_KEY not in (file.schema_arrow.metadata or {}):
+        return
+    documents = table.group_by(_ANSWER).aggregate([]).select(_ANSWER).to_pylist()
+    if unanswered := {tuple(one.values()) for one in documents} - _answers(part, file).keys():
+        task, document, _ = min(unanswered)
+        raise _InconsistentRowsError(f"it holds maps of {task} {document} without its answer")
 
 
 def _damaged(part: Path, error: Exception | str) -> HaloError:

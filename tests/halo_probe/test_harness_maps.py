@@ -16,7 +16,7 @@ from halo_probe.harness.maps import MapWriter
 from halo_probe.harness.store import finished_answers
 from halo_probe.harness.values import token_values
 from halo_probe.harness.wandb_table import _rows
-from halo_probe.score.parts import _read as read_rows
+from halo_probe.score.parts import Circumstances, score_part
 
 SIGNATURE = {"model": {"base": "qwen3_vl"}}
 PIECES = ["1", "2"]
@@ -139,7 +139,7 @@ def test_maps_without_their_answer_are_refused_by_the_run_and_by_the_scores(tmp_
     with pytest.raises(UsageError, match="part-00000.parquet: holds maps of dots 1 without its answer; remove it"):
         read(part)
     with pytest.raises(HaloError, match="part-00000.parquet: .*maps of dots 1 without its answer"):
-        read_rows(part)
+        score_part(part, Circumstances(dots={}, model_layers=4, consistency={}, layers="all", null=False))
 
 
 def test_maps_of_another_version_of_the_signature_are_refused_with_what_to_do(tmp_path):
