@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
-from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
+from lmms_eval.api.instance import unwrap_generation_output
 from lmms_eval.api.model import lmms
 from loguru import logger
 from tqdm import tqdm
@@ -17,25 +17,21 @@ from transformers import PreTrainedModel
 
 from halo_probe.capture import Generation
 from halo_probe.capture.recorder import recording_generate
-from halo_probe.errors import CaptureError, HaloError, NoImageTokensError, UsageError
-from halo_probe.harness.answers import Answer, Key, token_counts
+from halo_probe.errors import CaptureError, HaloError, NoImageTokensError
+from halo_probe.harness.answers import Key
 from halo_probe.harness.base_model import carries_image, most_tokens, stops, without_chatter
 from halo_probe.harness.batches import Document, check_reply, logging_reads, match_rows
 from halo_probe.harness.boundary import stop
 from halo_probe.harness.check import Call, before_first_call, check_capture, record_once, require_sound
-from halo_probe.harness.emission import Numbers, emitting
-from halo_probe.harness.maps import MapWriter
-from halo_probe.harness.measures import Measures, measures_of
+from halo_probe.harness.draws import Draws
+from halo_probe.harness.emission import emitting
+from halo_probe.harness.ledger import Ledger
 from halo_probe.harness.plain_pass import resolve_for
 from halo_probe.harness.probed import ProbedRun
-from halo_probe.harness.random_states import States, drawing_nothing, moved_states, random_states, restore_states
+from halo_probe.harness.random_states import States, drawing_nothing, random_states, restore_states
 from halo_probe.harness.reliance import DigitVocabulary, digit_vocabulary, record_reliance
 from halo_probe.harness.size import bytes_per_token, require_room
-from halo_probe.harness.values import digit_values, summarize, token_values
 from halo_probe.interventions import Intervention
-from halo_probe.metrics.consistency import consistency
-from halo_probe.statistics.reliance import reliance_values
-from lmms_eval_tasks.digits import decode_pieces, digit_steps
 
 METHODS = ("generate_until", "generate_until_multi_round")
 """Methods of a base model whose answers are recorded."""
@@ -53,33 +49,18 @@ class Answering:
     """Answers the requests of one run, and keeps what was recorded of each until lmms-eval asks for it."""
 
     run: ProbedRun
-    tasks: Mapping[str, Any]
-    """The tasks that are recorded, by name; answers to others pass through."""
-    writer: MapWriter | None
+    ledger: Ledger
+    """Where answers to the tasks that are recorded go; those to others pass through."""
     batch: int = 1
     """How many documents the base model is given at a time."""
-    answers: dict[Key, Answer] = field(default_factory=dict)
-    """What is answered; at the start, by an earlier run."""
-    failures: dict[Key, str] = field(default_factory=dict)
-    """Why the attention of an answer is missing."""
     tried: bool = False
     """Whether the first call was tried: it bounds the size of the maps, and proves the capture where that is asked."""
     waiting: Sequence[Any] = ()
     """The requests that are to be recorded."""
-    earlier: frozenset[Key] = field(init=False)
-    """What was answered by an earlier run, by other processes too."""
-    asked: set[Key] = field(default_factory=set)
-    """What this process was asked for."""
-    measures: Mapping[str, Measures] = field(init=False)
-    """What is measured of each task."""
-    drawn: dict[str, Any] = field(default_factory=dict)
-    """Where stored answers left generators of random numbers, for the next answer that is not."""
+    draws: Draws = field(init=False)
 
     def __post_init__(self) -> None:
-        target, reliance = self.run.target, self.run.arguments.reliance
-        assert target is not None
-        self.earlier = frozenset(self.answers)
-        self.measures = {name: measures_of(task, target, reliance=reliance) for name, task in self.tasks.items()}
+        self.draws = Draws(self.run)
 
     @contextmanager
     def keeping(self, response_cache: Any = None) -> Iterator[None]:
@@ -90,8 +71,8 @@ class Answering:
         """
         own = vars(self.run.lm)
         with ExitStack() as stack:
-            for name, task in self.tasks.items():
-                stack.enter_context(emitting(task, self.measures[name].keys, self._numbers_of))
+            for name, task in self.ledger.tasks.items():
+                stack.enter_context(emitting(task, self.ledger.measures[name].keys, self.ledger.numbers_of))
             methods = {name: getattr(self.run.lm, name) for name in METHODS}
             for name, answer in methods.items():
                 own[name] = partial(self._answer, answer)
@@ -127,7 +108,7 @@ class Answering:
         waiting = [(key, request) for key, request in asked if not self._is_stored(key, request)]
         self.waiting = [request for _, request in waiting if self._records(request)]
         if waiting:
-            self._require_same_draws()
+            self.draws.require_same(self.ledger.answers.values())
         with drawing_nothing():
             self._require_images()
         results: dict[Key, Any] = {}
@@ -137,48 +118,18 @@ class Answering:
                 anew = sum(not self._is_stored(key, request) for key, request in slab)
                 results |= self._answer_slab(answer, slab, cached or {})
                 progress.update(anew)
-        self._draw_on()
-        if self.writer:
-            self.writer.flush()
+        self.draws.go_on()
+        if self.ledger.writer:
+            self.ledger.writer.flush()
         return [results[key] for key in keys]
 
     def _is_stored(self, key: Key, request: Any) -> bool:
-        return key in self.answers and self._records(request)
-
-    def _take_stored(self, key: Key) -> GenerationResult:
-        answer = self.answers[key]
-        self.drawn |= answer.drawn.get("states", {})
-        return answer.result()
-
-    def _draw_on(self) -> None:
-        """Let random numbers go on from where stored answers left them."""
-        restore_states(self.drawn)
-        self.drawn = {}
-
-    @cached_property
-    def _draws(self) -> str:
-        """What the order of random numbers depends on beside the signature."""
-        assert self.run.target is not None
-        kind = self.run.target.model.device.type
-        return f"{self.run.lm.world_size} process(es), a model on {kind} and generators of {', '.join(random_states())}"
-
-    def _require_same_draws(self) -> None:
-        """Refuse to go on with a run that sampled, where the next random numbers would be others than its own.
-
-        Raises:
-            UsageError: If it had other processes or devices.
-        """
-        stored = {answer.drawn["by"] for answer in self.answers.values() if answer.drawn} - {self._draws}
-        if stored:
-            raise UsageError(
-                f"replies of this run were sampled by {min(stored)}, and it would go on with {self._draws}, which draw "
-                "others: give the same processes and devices, or choose another --output_path."
-            )
+        return key in self.ledger.answers and self._records(request)
 
     def _keys(self, requests: Sequence[Any]) -> list[Key]:
         """The key of each request; those whose attention is asked for are noted."""
         keys = _keys(requests)
-        self.asked.update(key for key, request in zip(keys, requests, strict=True) if self._records(request))
+        self.ledger.asked.update(key for key, request in zip(keys, requests, strict=True) if self._records(request))
         return keys
 
     def _slabs(self, waiting: _Slab) -> list[_Slab]:
@@ -196,12 +147,12 @@ class Answering:
 
     def _records(self, request: Any) -> bool:
         """Whether the attention of a request is recorded: not of agentic rounds, nor of what only fills up a rank."""
-        return request.task_name in self.tasks and not (request.metadata or {}).get("__padding_only__")
+        return request.task_name in self.ledger.tasks and not (request.metadata or {}).get("__padding_only__")
 
     def _answer_slab(self, answer: _Answer, slab: _Slab, cached: Mapping[Key, Any]) -> dict[Key, Any]:
         after: States = {}
         if len(slab) > 1 and not all(self._is_stored(*one) for one in slab):
-            self._draw_on()
+            self.draws.go_on()
             before = random_states()
             if results := self._answer_together(answer, slab, cached):
                 return results
@@ -210,9 +161,11 @@ class Answering:
         results = {}
         for key, request in slab:
             if self._is_stored(key, request):
-                results[key] = self._take_stored(key)
+                stored = self.ledger.answers[key]
+                self.draws.pass_over(stored)
+                results[key] = stored.result()
             else:
-                self._draw_on()
+                self.draws.go_on()
                 last = key == slab[-1][0]
                 results[key] = self._answer_one(answer, key, request, cached, after=after if last else {})
         return results
@@ -244,19 +197,14 @@ class Answering:
                 check_reply(reply, tokens, until=stops(slab[index][1]), thinking=thinking)
         except CaptureError as error:
             stop(CaptureError(f"{slab[0][1].task_name}: {error}"))
-        drawn = self._drawn_since(before)
+        drawn = self.draws.since(before)
         return {
-            key: self.answers[key].result()
+            key: self.ledger.answers[key].result()
             if self._is_stored(key, request)
-            else self._keep(key, answered[index], [generation], cached, drawn=drawn)
+            else self.ledger.keep(key, answered[index], [generation], cached, drawn=drawn)
             for generation, index in zip(generations, rows, strict=True)
             for key, request in [slab[index]]
         }
-
-    def _drawn_since(self, before: States) -> dict[str, Any]:
-        """What an answer says of the random numbers that were drawn for it; nothing where none were."""
-        moved = moved_states(before, random_states())
-        return {"by": self._draws, "states": moved} if moved else {}
 
     def _answer_one(self, answer: _Answer, key: Key, request: Any, cached: Mapping[Key, Any], *, after: States) -> Any:
         """Answer one document.
@@ -284,15 +232,15 @@ class Answering:
         (answered,), generations = self._generate(answer, [request], on_error=note_error, intervention=intervention)
         restore_states(after)
         if not generations and not failed:
-            self._fail(key, "its answer came without a call of the model's generate()")
-        digits = self.measures[key[0]].digits_of(key[1])
+            self.ledger.fail(key, "its answer came without a call of the model's generate()")
+        digits = self.ledger.measures[key[0]].digits_of(key[1])
         if digits and generations and not failed and key[2] == 0:  # another repeat would give the same
             with self._passing(note_error) as model:
                 halo |= record_reliance(answer, request, model=model, vocabulary=self._vocabulary, digits=digits)
-        if key in self.failures:
+        if key in self.ledger.failures:
             return answered
-        drawn = self._drawn_since(before)
-        return self._keep(key, answered, [] if failed else generations, cached, drawn=drawn, halo=halo)
+        drawn = self.draws.since(before)
+        return self.ledger.keep(key, answered, [] if failed else generations, cached, drawn=drawn, halo=halo)
 
     @cached_property
     def _vocabulary(self) -> DigitVocabulary:
@@ -351,9 +299,9 @@ class Answering:
         logger.info(f"halo-probe: the maps of the answers to come take at most {at_most / 1e9:.3g} GB.")
         try:
             require_sound(findings)
-            if self.writer:
+            if self.ledger.writer:
                 bounded = len(target.layers) == 1 and not target.keep_heads
-                require_room(at_most, folder=self.writer.folder, max_gb=arguments.max_gb, bounded=bounded)
+                require_room(at_most, folder=self.ledger.writer.folder, max_gb=arguments.max_gb, bounded=bounded)
         except HaloError as error:
             stop(error)
 
@@ -379,21 +327,25 @@ class Answering:
         hits = {
             key: (request, unwrap_generation_output(response)[0])
             for request, key, response in zip(requests, keys, responses, strict=True)
-            if key not in self.answers and key not in self.failures and self._records(request)
+            if key not in self.ledger.answers and key not in self.ledger.failures and self._records(request)
         }
         if hits:
             answer([request for request, _ in hits.values()], {key: reply for key, (_, reply) in hits.items()})
         return [
-            self.answers[key].result() if key in self.answers else response
+            self.ledger.answers[key].result() if key in self.ledger.answers else response
             for key, response in zip(keys, responses, strict=True)
         ]
 
     def _require_images(self) -> None:
         """Refuse documents that all lack an image, before the first is answered; warn where they do by design."""
-        if self.answers or not self.waiting or any(carries_image(self.run.lm, request) for request in self.waiting):
+        if (
+            self.ledger.answers
+            or not self.waiting
+            or any(carries_image(self.run.lm, request) for request in self.waiting)
+        ):
             return
         names = {request.task_name for request in self.waiting}
-        lacking = {name for name in names if not _is_text_only(self.tasks[name])}
+        lacking = {name for name in names if not _is_text_only(self.ledger.tasks[name])}
         documents = sum(request.task_name in (lacking or names) for request in self.waiting)
         shown = ", ".join(sorted(lacking or names))
         message = f"{shown}: none of {documents} documents has an image: there is nothing to record"
@@ -405,93 +357,14 @@ class Answering:
         failed.append(error)
         if isinstance(error, NoImageTokensError) and not carries_image(self.run.lm, request):
             return
-        self._fail(key, str(error))
-        if not any(answer.recorded for answer in self.answers.values()):
+        self.ledger.fail(key, str(error))
+        if not any(answer.recorded for answer in self.ledger.answers.values()):
             # Nothing is spent yet, and the next documents would fare no better.
             stop(type(error)(f"{request.task_name}, document {request.doc_id}: {error}"))
-
-    def _fail(self, key: Key, reason: str) -> None:
-        task, document, _ = key
-        logger.error(f"halo-probe: {task}, document {document}: {reason}")
-        self.failures[key] = reason
-
-    def _keep(  # noqa: PLR0913 - all that there is of an answer
-        self,
-        key: Key,
-        answered: Any,
-        generations: list[Generation],
-        cached: Mapping[Key, Any],
-        *,
-        drawn: dict[str, Any],
-        halo: dict[str, Any] | None = None,
-    ) -> GenerationResult:
-        text, counts = unwrap_generation_output(answered)
-        if key in cached and cached[key] != text:
-            self._fail(key, f"the cached reply is {cached[key]!r}, and the model now says {text!r}")
-            return GenerationResult(text=cached[key])
-        decode = self.run.lm.tokenizer.decode
-        shown = [(one, decode_pieces(one.token_ids.tolist(), decode=decode)) for one in generations]
-        measures = self.measures[key[0]]
-        dots = measures.dots_of(key[1])
-        values = tuple(
-            token_values(one, pieces, middle=measures.middle, dots=dots, spatial=measures.spatial)
-            for one, pieces in shown
-        )
-        answer = self.answers[key] = Answer(
-            text=text, counts=token_counts(counts), values=values, halo=halo or {}, drawn=drawn
-        )
-        if self.writer:
-            self.writer.add(key, answer, shown)
-        return answer.result()
-
-    def _numbers_of(self, request: Any, scored: Mapping[str, Any]) -> Numbers:
-        """Numbers of a request's first answer, beside what the task made of it."""
-        answer = self.answers.get((request.task_name, request.doc_id, 0))
-        if answer is None or not answer.recorded:
-            return {}
-        numbers = summarize(answer.values)
-        mode = self.measures[request.task_name].digits
-        if mode is None:
-            return numbers
-        values = answer.values[0]
-        content = [values.tokens[step] for step in values.content]
-        digits = digit_steps(content, scored.get("predicted"), mode=mode)
-        answer.halo |= {"digit_status": digits.status, "digit_steps": digits.steps}
-        agreed = consistency(self._replies(request), mode=mode)
-        return {**numbers, **digit_values(values, digits), **agreed, **reliance_values(answer.halo)}
-
-    def _replies(self, request: Any) -> list[str]:
-        """All answers to the document of a request that are one text, in order."""
-        repeats = range(self.tasks[request.task_name].config.repeats or 1)
-        found = (self.answers.get((request.task_name, request.doc_id, repeat)) for repeat in repeats)
-        return [answer.text for answer in found if answer and isinstance(answer.text, str)]
 
     def _clean(self, clean: Callable[[], None]) -> None:
         self.run.target = None  # what lmms-eval cleans up must not be held here
         clean()
-
-    def account(self) -> dict[str, Any]:
-        """How many answers were recorded, by an earlier run too, had no image, or failed."""
-        answers = {key: self.answers[key] for key in sorted(self.asked & self.answers.keys())}
-        recorded = sum(answer.recorded for answer in answers.values())
-        lost = sorted(self.asked - self.answers.keys() - self.failures.keys())
-        failures = {**self.failures, **dict.fromkeys(lost, "it was asked for, and no answer was recorded")}
-        reliance = Counter(answer.halo["reliance"] for answer in answers.values() if "reliance" in answer.halo)
-        statuses = (
-            f"{task} {answer.halo['digit_status']}"
-            for (task, _, _), answer in answers.items()
-            if "digit_status" in answer.halo
-        )
-        return {
-            "recorded": recorded,
-            "resumed": len(answers.keys() & self.earlier),
-            "without_image": len(answers) - recorded,
-            "failures": [
-                {"task": task, "doc_id": document, "reason": reason} for (task, document, _), reason in failures.items()
-            ],
-            "digits": Counter(statuses),
-            **({"reliance": reliance} if self.run.arguments.reliance else {}),
-        }
 
 
 def _is_text_only(task: Any) -> bool:

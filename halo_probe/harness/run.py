@@ -20,6 +20,7 @@ from halo_probe.errors import CaptureError
 from halo_probe.harness.answering import METHODS, Answering
 from halo_probe.harness.arguments import Arguments
 from halo_probe.harness.boundary import ending_loudly, stop_after_results
+from halo_probe.harness.ledger import Ledger
 from halo_probe.harness.maps import MapWriter
 from halo_probe.harness.probed import ProbedRun
 from halo_probe.harness.signature import run_signature
@@ -86,10 +87,10 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
             finished = finished_answers(folder, signature=signature, resume=run.arguments.resume, rank=rank)
             writer = MapWriter(folder, signature=signature, max_gb=run.arguments.max_gb, rank=rank)
             stack.enter_context(writer)
-        answering = Answering(run=run, tasks=tasks, writer=writer, batch=batch, answers=finished)
-        with answering.keeping(kwargs.get("response_cache")):
+        ledger = Ledger(run=run, tasks=tasks, writer=writer, answers=finished)
+        with Answering(run=run, ledger=ledger, batch=batch).keeping(kwargs.get("response_cache")):
             results = evaluate(**kwargs)
-    account = _gather(answering.account())
+    account = _gather(ledger.account())
     if results is not None:
         results["halo"] = {"signature": signature, "maps": str(folder) if folder else None, **account}
         results["results"] = fit_for_loggers(results["results"])

@@ -16,8 +16,8 @@ from PIL import Image
 from halo_probe.capture import collection
 from halo_probe.errors import CaptureError, UsageError
 from halo_probe.harness import maps
-from halo_probe.harness.answering import Answering
 from halo_probe.harness.batches import check_reply, match_rows
+from halo_probe.harness.ledger import Ledger
 from halo_probe.harness.model import HaloChat, HaloSimple
 
 COUNT = 7
@@ -296,7 +296,7 @@ def test_a_lost_repeat_of_a_cached_reply_is_recorded_again(known, evaluate_with_
 
 
 def test_an_answer_that_was_asked_for_and_got_lost_fails_the_run(evaluate, tmp_path, monkeypatch):
-    keep = Answering._keep
+    keep = Ledger.keep
 
     def keep_but_one(self, key, *args, **kwargs):
         kept = keep(self, key, *args, **kwargs)
@@ -304,7 +304,7 @@ def test_an_answer_that_was_asked_for_and_got_lost_fails_the_run(evaluate, tmp_p
             del self.answers[key]
         return kept
 
-    monkeypatch.setattr(Answering, "_keep", keep_but_one)
+    monkeypatch.setattr(Ledger, "keep", keep_but_one)
     with pytest.raises(CaptureError, match=r"1 answer\(s\) .*patches 1 \(it was asked for, and no answer was recorded"):
         evaluate(tmp_path, limit=3)
 
