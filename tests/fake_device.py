@@ -28,6 +28,9 @@ class _Module(backend_registration._DummyBackendModule):
     def get_amp_supported_dtype(self):
         return [torch.float16, torch.bfloat16]
 
+    def get_rng_state(self):
+        return torch.zeros(16, dtype=torch.uint8)  # random numbers are the CPU's here, too
+
 
 def register():
     """Make `fake` the name of a device type with several devices."""
