@@ -103,11 +103,13 @@ class Rows:
         Raises:
             CaptureError: If they cannot be scored.
         """
-        rows = min(len(self._session.steps), call.query.shape[2])
-        steps = list(self._session.steps[-rows:])
+        query, keys = call.query, call.key.shape[2]
+        batch, heads, queries, _ = query.shape
+        rows = min(len(self._session.steps), queries)
+        steps = self._session.steps[-rows:]
         bias = self._masks.bias(call, layer=layer, rows=rows)
-        query = call.query if call.query.shape[2] == rows else call.query[:, :, -rows:].clone()  # not the whole prompt
-        keys = call.key.shape[2]
+        if queries > rows:
+            query = query[:, :, -rows:].clone()  # not the whole prompt
         if not self._may_wait(layer, call):
             if layer in self._waiting:  # a sliding cache has begun to drop keys: those from before are still held here
                 self._score_waiting(layer)
@@ -120,7 +122,6 @@ class Rows:
         waiting.masks.biases.append(bias)
         waiting.masks.keys.append(keys)
         waiting.key, waiting.arguments = call.key, call.arguments
-        batch, heads = query.shape[:2]
         if (len(waiting.steps) + rows) * batch * heads * keys > _BLOCK_LOGITS:
             self._score_waiting(layer)
 
@@ -165,8 +166,9 @@ class Rows:
         return [self._cut(numbers, list(offsets.values()), rows) for rows in source]
 
     def _may_wait(self, layer: Layer, call: AttentionCall) -> bool:
-        by_query = any(call.arguments.get(name) is not None for name in _BY_QUERY)
-        if not self._wait or len(self._session.steps) > 1 or by_query:
+        if not self._wait or len(self._session.steps) > 1:
+            return False
+        if any(call.arguments.get(name) is not None for name in _BY_QUERY):
             return False
         if layer.type == "full_attention":
             return self._session.appends
@@ -200,7 +202,7 @@ class Rows:
     def _score(  # noqa: PLR0913 - the rows of one layer, and what is needed to read them
         self,
         layer: Layer,
-        steps: list[int],
+        steps: Sequence[int],
         logits: torch.Tensor,
         arguments: Mapping[str, Any],
         *,

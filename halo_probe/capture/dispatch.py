@@ -11,9 +11,8 @@ listener hands back another output.
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionCall:
+class AttentionCall(NamedTuple):
     """What an attention function was given. B rows of the batch, H query heads, G key heads, Q queries, K keys."""
 
     query: "torch.Tensor"
