@@ -139,9 +139,6 @@ class Session:
     def _note_positions(self, _: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if not self.here:
             return
-        given = kwargs.get("inputs_embeds")
-        if given is None:
-            given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else args[0]
         cache = kwargs.get("past_key_values")
         if not self.seen:
             self._cache = cache
@@ -150,7 +147,7 @@ class Session:
             self.steps = range(0)
             return
         before, self.begun = self.seen, self._cached(cache)
-        self.seen = self.begun + given.shape[1]
+        self.seen = self.begun + positions_given(args, kwargs)
         # Without a cache every pass begins at the prompt, and only its last position is new.
         first = self.seen - 1 if cache is None else self.begun
         self.mixed |= cache is None and before > 0 and first != before
@@ -168,6 +165,12 @@ class Session:
         if self.seen and _counts_on_device(cache):
             return self.seen  # to read it would wait for the device; such a cache only grows
         return int(cache.get_seq_length())
+
+
+def positions_given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """How many positions a decoder is given in a pass, from the arguments of its `forward`."""
+    given = [kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args]
+    return int(next(one for one in given if one is not None).shape[1])
 
 
 def _counts_on_device(cache: Any) -> bool:

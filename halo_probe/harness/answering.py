@@ -154,7 +154,7 @@ class Answering:
         if len(slab) > 1 and not all(self._is_stored(*one) for one in slab):
             self.draws.go_on()
             before = random_states()
-            if results := self._answer_together(answer, slab, cached):
+            if results := self._answer_together(answer, slab, cached, before=before):
                 return results
             after = random_states()  # which the next batch begins with, as it would without the probe
             restore_states(before)
@@ -170,14 +170,21 @@ class Answering:
                 results[key] = self._answer_one(answer, key, request, cached, after=after if last else {})
         return results
 
-    def _answer_together(self, answer: _Answer, slab: _Slab, cached: Mapping[Key, Any]) -> dict[Key, Any]:
+    def _answer_together(
+        self, answer: _Answer, slab: _Slab, cached: Mapping[Key, Any], *, before: States
+    ) -> dict[Key, Any]:
         """Answer several documents at once, those that are stored for the sake of the others.
+
+        Args:
+            answer: The base model's own method.
+            slab: The documents.
+            cached: Replies that answers must be equal to.
+            before: Where generators of random numbers are.
 
         Returns:
             Their answers; nothing where not all of them could be recorded.
         """
         failed: list[CaptureError] = []
-        before = random_states()
         with logging_reads(self.run.lm) as reads:
             answered, generations = self._generate(
                 answer,
@@ -216,10 +223,10 @@ class Answering:
             cached: Replies that answers must be equal to.
             after: Where to leave generators of random numbers, if not where the answer leaves them.
         """
-        before = random_states()
         if not self._records(request):
             (answered,) = answer([request])
             return answered
+        before = random_states()
         failed: list[CaptureError] = []
         note_error = partial(self._note_error, key, request, failed)
         halo: dict[str, Any] = {}

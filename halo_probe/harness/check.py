@@ -14,6 +14,7 @@ from halo_probe.capture.dispatch import AttentionCall, listen
 from halo_probe.capture.layers import Layer
 from halo_probe.capture.recorder import Target, recording_generate
 from halo_probe.capture.rows import full_precision
+from halo_probe.capture.session import positions_given
 from halo_probe.errors import CaptureError, first_line
 from halo_probe.harness.passes import GREEDY
 from halo_probe.interventions import Intervention
@@ -225,8 +226,7 @@ def _keeping_weights(target: Target, *, prompt: int) -> Iterator[dict[Layer, tor
     passes: list[int] = []  # how many positions each of the decoder's was given
 
     def note_pass(_: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        given = [kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args]
-        passes.append(next(one for one in given if one is not None).shape[1])
+        passes.append(positions_given(args, kwargs))
 
     def keep(layer: Layer, module: "nn.Module", call: AttentionCall, output: Any) -> Any:
         if sum(passes[:-1]) < prompt:
