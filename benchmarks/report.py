@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from dataset_builder.golden import CONTENT_SHA256
 from dataset_builder.load import load_set
-from halo_probe.harness.maps import SCHEMA, SIGNATURE_KEY
+from halo_probe.archive.maps import SCHEMA, SIGNATURE_KEY
 from halo_probe.score.parts import SCORES_SCHEMA
 
 _TASK = "halo_count"

@@ -210,8 +210,8 @@ def _layers(text: str) -> tuple[int, ...] | Literal["all", "last"]:
 
 
 def _report(arguments: argparse.Namespace) -> list[Path]:
-    from halo_probe.report.explorer import Selection
-    from halo_probe.report.write import write_report
+    from halo_probe.page.explorer import Selection
+    from halo_probe.page.write import write_report
 
     selection = Selection(tasks=arguments.tasks, layers=arguments.layers, documents=arguments.documents)
     return [write_report(arguments.runs, arguments.out, selection=selection, force=arguments.force)]

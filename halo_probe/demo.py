@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from dataset_builder.load import load_set
 from halo_probe.errors import HaloError, UsageError
 from halo_probe.overlay import draw_overlay
-from halo_probe.report.write import write_report
+from halo_probe.page.write import write_report
 from halo_probe.score.run import score_run
 
 _TASK = "halo_count"

@@ -5,8 +5,8 @@ import os
 import pytest
 from hypothesis import settings
 
-from halo_probe.embedded import qwen3_vl
 from tests import tiny_models
+from training import qwen3_vl
 
 settings.register_profile("dev", deadline=None)  # a busy machine is no failure
 settings.register_profile("ci", deadline=None, derandomize=True)

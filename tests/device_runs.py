@@ -29,9 +29,8 @@ import torch
 from PIL import Image, ImageDraw
 from transformers import AutoModelForImageTextToText
 
-from halo_probe import transfers
-from halo_probe.capture import collection, record_attention, sinks
-from halo_probe.interventions import Intervention
+from halo_probe.capture import collection, record_attention, sinks, transfers
+from halo_probe.capture.interventions import Intervention
 
 STEPS = (3, 6)
 SIZES = [(96, 64), (128, 160)]
@@ -166,8 +165,8 @@ def harness_runs(folder):
     from lmms_eval import evaluator
     from lmms_eval.tasks import TaskManager
 
-    from halo_probe.harness import transformers_chat
-    from halo_probe.harness.model import HaloChat
+    from halo_probe.lmms import transformers_chat
+    from halo_probe.lmms.model import HaloChat
 
     model, processor = tiny_models.qwen3_vl()
     checkpoint = tiny_models.write_checkpoint((model, processor), folder / "checkpoint")

@@ -64,8 +64,8 @@ def _evaluate(given, attempt, manager, progress):
     from lmms_eval import evaluator
     from lmms_eval.models.chat import qwen3_vl
 
-    from halo_probe.harness import maps
-    from halo_probe.harness.model import HaloChat
+    from halo_probe.archive import maps
+    from halo_probe.lmms.model import HaloChat
 
     maps._PART_DOCUMENTS = 2
     options = f"base=qwen3_vl,pretrained={given['checkpoint']},device_map=cpu,{attempt.get('options', '')}"
@@ -120,7 +120,7 @@ def main():
     from lmms_eval import models
     from lmms_eval.tasks import TaskManager
 
-    from halo_probe.harness.model import HaloChat  # noqa: F401 - imported once, for every child
+    from halo_probe.lmms.model import HaloChat  # noqa: F401 - imported once, for every child
 
     torch.set_num_threads(1)
     given = json.load(sys.stdin)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from dataset_builder.golden import CONTENT_SHA256
 from dataset_builder.samples import draw_sample
 from dataset_builder.sets import SETS
-from halo_probe.harness.maps import SCHEMA, SIGNATURE_KEY
+from halo_probe.archive.maps import SCHEMA, SIGNATURE_KEY
 from halo_probe.score.parts import SCORES_SCHEMA
 
 TASK = "halo_count"

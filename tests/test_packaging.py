@@ -45,8 +45,8 @@ def test_the_wheel_holds_tasks_and_types_and_no_tests(wheel):
         "lmms_eval_tasks/tasks/halo_count.yaml",
         "lmms_eval_tasks/tasks/set.jsonl",
         "halo_probe/embedded/checkpoints/counts/model.safetensors",
-        "halo_probe/report/site/index.html.jinja",
-        "halo_probe/report/site/explorer.js",
+        "halo_probe/page/site/index.html.jinja",
+        "halo_probe/page/site/explorer.js",
         "halo_probe/py.typed",
     ):
         assert name in names
@@ -93,7 +93,7 @@ def test_lmms_eval_models_lists_the_probe_and_imports_no_model_stack():
     *listing, heavy, ours = run([sys.executable, "-c", code]).stdout.strip().splitlines()
     assert ["halo", "chat+simple"] in [line.split() for line in listing]
     assert heavy == "[]"
-    assert ours == "['halo_probe', 'halo_probe._version', 'halo_probe.harness', 'halo_probe.harness.plugin']"
+    assert ours == "['halo_probe', 'halo_probe._version', 'halo_probe.lmms', 'halo_probe.lmms.plugin']"
 
 
 def test_looking_for_the_tasks_module_does_not_lose_our_tasks():

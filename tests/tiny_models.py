@@ -19,7 +19,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from halo_probe.embedded import qwen3_vl as embedded
+from training import qwen3_vl as embedded
 
 GEMMA3_CHAT_TEMPLATE = """\
 {{- bos_token -}}

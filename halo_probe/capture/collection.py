@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from halo_probe.archive.generation import Layer
 from halo_probe.capture.dispatch import AttentionCall
-from halo_probe.capture.layers import Layer
 from halo_probe.capture.masks import RowMasks
 from halo_probe.capture.override import EditedLogits
 from halo_probe.capture.rows import image_attention, learned_sinks, row_logits, visible_tokens
 from halo_probe.capture.session import Session
+from halo_probe.capture.transfers import to_device
 from halo_probe.errors import CaptureError
-from halo_probe.transfers import to_device
 
 _BLOCK_LOGITS = 2**22
 """Logits of one block, 16 MiB of float32: it bounds the memory of scoring, and of the queries that wait for it."""

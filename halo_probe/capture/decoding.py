@@ -18,6 +18,17 @@ _BEAMS = ("beam_search", "beam_sample")
 _FOLLOWED = (*_SINGLE, *_BEAMS, "assisted_generation")
 _UNCOMPILED_CACHES = (None, "dynamic", "dynamic_full", "hybrid", "offloaded", "quantized")
 
+GREEDY = {
+    "do_sample": False,
+    **dict.fromkeys(("temperature", "top_p", "top_k", "typical_p", "min_p"), None),
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    **dict.fromkeys(("assistant_model", "prompt_lookup_num_tokens", "streamer", "stopping_criteria"), None),
+    **dict.fromkeys(("stop_strings", "max_time", "min_new_tokens"), None),
+    "past_key_values": None,  # a cache that is shared with the answer would already hold this pass
+}
+"""Options of `generate` that take the place of any others."""
+
 
 class Decoding:
     """The decoding of one `generate` call.

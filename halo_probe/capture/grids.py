@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from halo_probe.archive.generation import View
 from halo_probe.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -23,20 +24,6 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The box of a view that shows the whole image."""
 UNKNOWN = (float("nan"),) * 4
 """The box of a tile whose place cannot be told from what `generate` was given."""
-
-
-@dataclass(frozen=True)
-class View:
-    """One picture that the model was shown of an image: the image itself, a tile, a crop or a thumbnail."""
-
-    image: int
-    """Which image of the prompt, from 0."""
-    height: int
-    """Rows of the grid, in tokens."""
-    width: int
-    """Columns of the grid, in tokens."""
-    box: tuple[float, float, float, float] = WHOLE
-    """The part of the image that the view covers, x0, y0, x1, y1 as fractions of its width and height."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from halo_probe.archive.generation import View
 from halo_probe.capture.families import Family, family_of, image_token_id
-from halo_probe.capture.grids import Block, Prompts, View
+from halo_probe.capture.grids import Block, Prompts
 from halo_probe.errors import CaptureError, NoImageTokensError, UnsupportedModelError
 
 if TYPE_CHECKING:

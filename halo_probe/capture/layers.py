@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from halo_probe.archive.generation import Layer
 from halo_probe.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
@@ -12,22 +12,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LayerChoice = Literal["last", "all"] | Sequence[int]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One recorded decoder layer."""
-
-    index: int
-    """Position in the language model, from 0."""
-    type: str
-    """The configuration's layer type: `full_attention`, `sliding_attention`, `chunked_attention` or another of its own,
-    or `cross_attention` where the keys of the layer are those of the image and not of the prompt."""
-
-    @property
-    def crosses(self) -> bool:
-        """Whether its keys are the image's own instead of the prompt's."""
-        return self.type == "cross_attention"
 
 
 def attention_modules(model: "PreTrainedModel") -> dict[Layer, "nn.Module"]:

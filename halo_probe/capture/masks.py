@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from halo_probe.archive.generation import Layer
 from halo_probe.capture.dispatch import AttentionCall
-from halo_probe.capture.layers import Layer
 from halo_probe.capture.session import Session
 from halo_probe.errors import CaptureError
 

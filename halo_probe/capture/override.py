@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from halo_probe.archive.generation import Layer
 from halo_probe.capture.dispatch import AttentionCall
-from halo_probe.capture.layers import Layer
 from halo_probe.capture.masks import RowMasks
 from halo_probe.capture.rows import full_precision, learned_sinks, row_logits
 from halo_probe.capture.session import Session
+from halo_probe.capture.transfers import to_device
 from halo_probe.errors import CaptureError
-from halo_probe.transfers import to_device
 
 if TYPE_CHECKING:
-    from halo_probe.interventions import Intervention
+    from halo_probe.capture.interventions import Intervention
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,25 +11,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from transformers import GenerationConfig
 
+from halo_probe.archive.generation import Generation, Layer
 from halo_probe.capture.collection import Rows
 from halo_probe.capture.decoding import Decoding
 from halo_probe.capture.dispatch import AttentionCall, listen
 from halo_probe.capture.families import family_of
 from halo_probe.capture.image_tokens import check_family, locate_image_tokens
-from halo_probe.capture.layers import Layer, LayerChoice, attention_modules, choose_layers
+from halo_probe.capture.layers import LayerChoice, attention_modules, choose_layers
 from halo_probe.capture.masks import RowMasks, is_flash
 from halo_probe.capture.override import EditedLogits, Override
-from halo_probe.capture.recording import Generation, Recording
+from halo_probe.capture.recording import Recording
 from halo_probe.capture.session import Session
 from halo_probe.capture.sinks import VisualSinks, sink_layers
+from halo_probe.capture.transfers import to_host
 from halo_probe.errors import CaptureError, HaloError, UnsupportedModelError, UsageError, first_line
-from halo_probe.transfers import to_host
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from halo_probe.interventions import Intervention
+    from halo_probe.capture.interventions import Intervention
 
 Heads = Literal["mean", "all"]
 _KERNELS = ("sdpa", "eager", "flex_attention")

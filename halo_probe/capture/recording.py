@@ -4,65 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from halo_probe.capture.grids import View
-from halo_probe.capture.layers import Layer
+from halo_probe.archive.generation import Generation
 from halo_probe.errors import CaptureError
-
-
-@dataclass(frozen=True, eq=False)
-class Generation:
-    """Attention to the image tokens while one reply was generated.
-
-    Shapes: T generation steps, L recorded layers, M image tokens, H heads. Step t is the query position whose output
-    predicts generated token t (spec §1), so there are as many steps as tokens, the end-of-sequence token included.
-    """
-
-    token_ids: np.ndarray
-    """T, int64: generated tokens, up to and including the end-of-sequence token."""
-    ended: bool
-    """Whether the last token is an end-of-sequence token; means over generated tokens leave that step out."""
-    prompt_length: int
-    """Number of prompt tokens, padding left out."""
-    image_positions: np.ndarray
-    """M, int64: positions of the image tokens in the prompt."""
-    views: tuple[View, ...]
-    """What the model was shown of each image, row by row, view after view; heights times widths sum to M. Empty where
-    the image tokens form no raster."""
-    layers: tuple[Layer, ...]
-    """The L layers, in the order of the maps."""
-    eq1: np.ndarray
-    """T × L × M, float32: `A_eq1`, sums to 1; the mean over the heads that see an image token, NaN where none does."""
-    raw: np.ndarray
-    """T × L × M, float32: `A_raw`, sums to `visual_mass`."""
-    visual_mass: np.ndarray
-    """T × L, float32 in [0, 1]: share of the attention that falls on the image."""
-    first_mass: np.ndarray
-    """T × L, float32 in [0, 1]: share of the attention that falls on the first token of the prompt; NaN in layers that
-    attend to the image alone."""
-    visible: np.ndarray
-    """T × L, int32: image tokens that some head of the layer can attend to; less than M once a sliding window has left
-    some behind, or where the layer itself selects keys."""
-    heads: np.ndarray | None = field(default=None, repr=False)
-    """T × L × H × M, float32: attention of each head before the mean, only with `heads="all"`."""
-    sink_tokens: np.ndarray | None = None
-    """M, bool: image tokens that are visual sinks, with a massive activation after some layer from layer 2 on (φ > 20
-    over all dimensions, spec §7); only with `sinks=True`."""
-
-    @property
-    def grids(self) -> tuple[tuple[int, int], ...]:
-        """Height and width in tokens of each view."""
-        return tuple((view.height, view.width) for view in self.views)
-
-    @property
-    def rn(self) -> np.ndarray:
-        """T × L × M, float32: `A_rn`, the head average, then renormalised; NaN where the mass is 0."""
-        mass = np.where(self.visual_mass > 0, self.visual_mass, np.nan)[..., None]
-        return self.raw / mass
-
-    @property
-    def content_steps(self) -> range:
-        """The steps of the reply itself: all but the end-of-sequence token."""
-        return range(len(self.token_ids) - self.ended)
 
 
 @dataclass

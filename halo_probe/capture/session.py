@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
+from halo_probe.archive.generation import Layer
 from halo_probe.capture.image_tokens import ImageTokens
-from halo_probe.capture.layers import Layer
+from halo_probe.capture.transfers import to_device
 from halo_probe.errors import CaptureError
-from halo_probe.transfers import to_device
 
 if TYPE_CHECKING:
     from torch import nn

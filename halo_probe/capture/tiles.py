@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from halo_probe.capture.grids import UNKNOWN, Block, Prompts, Rule, View, square_side, table, vision_patches
+from halo_probe.archive.generation import View
+from halo_probe.capture.grids import UNKNOWN, Block, Prompts, Rule, square_side, table, vision_patches
 from halo_probe.errors import CaptureError
 
 _CLEARLY = 0.25  # the best layout must miss the thumbnail by less than this part of what the next best misses it by

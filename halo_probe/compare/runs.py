@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from halo_probe.archive.scored import SCORES, STATE_KEY, state_of
 from halo_probe.errors import UsageError, first_line
-from halo_probe.scored import SCORES, STATE_KEY, state_of
 from halo_probe.statistics.intervals import Floats, document_values
 from halo_probe.statistics.reliance import RELIANCE_KEYS
 

@@ -13,12 +13,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from dataset_builder.load import load_set
 from dataset_builder.questions import COUNT_QUESTION
-from halo_probe.capture import Generation
+from halo_probe.archive.generation import Generation
+from halo_probe.archive.size import bytes_per_token
+from halo_probe.capture.check import check_capture
 from halo_probe.capture.families import family_of
 from halo_probe.capture.recorder import Target, prepare_target
 from halo_probe.errors import CaptureError, HaloError, UsageError, first_line
-from halo_probe.harness.check import check_capture
-from halo_probe.harness.size import bytes_per_token
 
 _DOCUMENTS = 256  # of halo_count
 _TOKENS = 16  # at most, in a reply to it

@@ -1,10 +1,12 @@
 """The trained checkpoints inside the installed package: where they are, and nothing that takes time to import."""
 
 from pathlib import Path
+from typing import Literal
 
-from halo_probe.embedded.curriculum import Variant
+__all__ = ["Variant", "trained_checkpoint"]
 
-__all__ = ["trained_checkpoint"]
+Variant = Literal["counts", "takeover"]
+"""The models: see `trained_checkpoint`."""
 
 
 def trained_checkpoint(variant: Variant = "counts") -> Path:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from halo_probe.archive.scored import SCORES
 from halo_probe.compare.answer_tables import score_rows
 from halo_probe.compare.runs import ATTENTION_KEYS, Run, read_runs
 from halo_probe.errors import UsageError
 from halo_probe.figures.style import plain_text
 from halo_probe.score.parts import SCORES_SCHEMA
-from halo_probe.scored import SCORES
 from halo_probe.statistics.intervals import remember_draws
 
 DOCUMENT_COLUMNS = (

@@ -22,7 +22,7 @@ from halo_probe.score.generations import SCORE_KEYS, Generation, score_generatio
 
 Layers = Literal["all", "last"]
 
-# As in halo_probe.harness.maps, which would load torch into every process.
+# As in halo_probe.archive.maps, which would load torch into every process.
 _SIGNATURE_KEY = b"halo_probe"
 _ANSWERS_KEY = b"halo_answers"
 _ANSWER = ["task", "doc_id", "repeat"]

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from tqdm import tqdm
 
+from halo_probe.archive.scored import SCORES, STATE_KEY, state_of
 from halo_probe.errors import HaloError, UsageError
 from halo_probe.score.consistency import consistencies
 from halo_probe.score.dots import find_dots
@@ -26,7 +27,6 @@ from halo_probe.score.parts import (
     score_part,
     use_one_thread,
 )
-from halo_probe.scored import SCORES, STATE_KEY, state_of
 
 
 def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, workers: int = 2) -> list[Path]:

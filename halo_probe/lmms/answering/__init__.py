@@ -1,0 +1,1 @@
+"""From lmms-eval's requests to recorded answers: order, batches, random numbers."""

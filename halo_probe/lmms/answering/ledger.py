@@ -1,0 +1,140 @@
+"""What is kept of the answers of one run: their maps, their numbers for lmms-eval's table, and what went wrong."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
+from loguru import logger
+
+from halo_probe.archive.answers import Answer, Key
+from halo_probe.archive.generation import Generation
+from halo_probe.archive.maps import MapWriter
+from halo_probe.lmms.answering.results import result_of, token_counts
+from halo_probe.lmms.emission import Numbers
+from halo_probe.lmms.measures import Measures, measures_of
+from halo_probe.lmms.probed import ProbedRun
+from halo_probe.metrics.consistency import consistency
+from halo_probe.score.values import digit_values, summarize, token_values
+from halo_probe.statistics.reliance import reliance_values
+from lmms_eval_tasks.digits import decode_pieces, digit_steps
+
+
+@dataclass
+class Ledger:
+    """The answers of one run, until lmms-eval asks for them."""
+
+    run: ProbedRun
+    tasks: Mapping[str, Any]
+    """The tasks that are recorded, by name."""
+    writer: MapWriter | None
+    answers: dict[Key, Answer] = field(default_factory=dict)
+    """What is answered; at the start, by an earlier run."""
+    failures: dict[Key, str] = field(default_factory=dict)
+    """Why the attention of an answer is missing."""
+    asked: set[Key] = field(default_factory=set)
+    """What this process was asked for."""
+    earlier: frozenset[Key] = field(init=False)
+    """What was answered by an earlier run, by other processes too."""
+    measures: Mapping[str, Measures] = field(init=False)
+    """What is measured of each task."""
+
+    def __post_init__(self) -> None:
+        target, reliance = self.run.target, self.run.arguments.reliance
+        assert target is not None
+        self.earlier = frozenset(self.answers)
+        self.measures = {name: measures_of(task, target, reliance=reliance) for name, task in self.tasks.items()}
+
+    def keep(  # noqa: PLR0913 - all that there is of an answer
+        self,
+        key: Key,
+        answered: Any,
+        generations: list[Generation],
+        cached: Mapping[Key, Any],
+        *,
+        drawn: dict[str, Any],
+        halo: dict[str, Any] | None = None,
+    ) -> GenerationResult:
+        """Take an answer in.
+
+        Args:
+            key: Of the answer.
+            answered: What the base model returned for it.
+            generations: What was recorded of it, in the order of its `generate` calls.
+            cached: Replies that the answers must be equal to.
+            drawn: What it says of random numbers.
+            halo: What else the samples show of it.
+
+        Returns:
+            What lmms-eval gets: the cached reply where the model now says another, which is a failure.
+        """
+        text, counts = unwrap_generation_output(answered)
+        if key in cached and cached[key] != text:
+            self.fail(key, f"the cached reply is {cached[key]!r}, and the model now says {text!r}")
+            return GenerationResult(text=cached[key])
+        decode = self.run.lm.tokenizer.decode
+        shown = [(one, decode_pieces(one.token_ids.tolist(), decode=decode)) for one in generations]
+        measures = self.measures[key[0]]
+        dots = measures.dots_of(key[1])
+        values = tuple(
+            token_values(one, pieces, middle=measures.middle, dots=dots, spatial=measures.spatial)
+            for one, pieces in shown
+        )
+        answer = self.answers[key] = Answer(
+            text=text, counts=token_counts(counts), values=values, halo=halo or {}, drawn=drawn
+        )
+        if self.writer:
+            self.writer.add(key, answer, shown)
+        return result_of(answer)
+
+    def fail(self, key: Key, reason: str) -> None:
+        """Note that the attention of an answer is missing, and why."""
+        task, document, _ = key
+        logger.error(f"halo-probe: {task}, document {document}: {reason}")
+        self.failures[key] = reason
+
+    def numbers_of(self, request: Any, scored: Mapping[str, Any]) -> Numbers:
+        """Numbers of a request's first answer, beside what the task made of it."""
+        answer = self.answers.get((request.task_name, request.doc_id, 0))
+        if answer is None or not answer.recorded:
+            return {}
+        numbers = summarize(answer.values)
+        mode = self.measures[request.task_name].digits
+        if mode is None:
+            return numbers
+        values = answer.values[0]
+        content = [values.tokens[step] for step in values.content]
+        digits = digit_steps(content, scored.get("predicted"), mode=mode)
+        answer.halo |= {"digit_status": digits.status, "digit_steps": digits.steps}
+        agreed = consistency(self._replies(request), mode=mode)
+        return {**numbers, **digit_values(values, digits), **agreed, **reliance_values(answer.halo)}
+
+    def _replies(self, request: Any) -> list[str]:
+        """All answers to the document of a request that are one text, in order."""
+        repeats = range(self.tasks[request.task_name].config.repeats or 1)
+        found = (self.answers.get((request.task_name, request.doc_id, repeat)) for repeat in repeats)
+        return [answer.text for answer in found if answer and isinstance(answer.text, str)]
+
+    def account(self) -> dict[str, Any]:
+        """How many answers were recorded, by an earlier run too, had no image, or failed."""
+        answers = {key: self.answers[key] for key in sorted(self.asked & self.answers.keys())}
+        recorded = sum(answer.recorded for answer in answers.values())
+        lost = sorted(self.asked - self.answers.keys() - self.failures.keys())
+        failures = {**self.failures, **dict.fromkeys(lost, "it was asked for, and no answer was recorded")}
+        reliance = Counter(answer.halo["reliance"] for answer in answers.values() if "reliance" in answer.halo)
+        statuses = (
+            f"{task} {answer.halo['digit_status']}"
+            for (task, _, _), answer in answers.items()
+            if "digit_status" in answer.halo
+        )
+        return {
+            "recorded": recorded,
+            "resumed": len(answers.keys() & self.earlier),
+            "without_image": len(answers) - recorded,
+            "failures": [
+                {"task": task, "doc_id": document, "reason": reason} for (task, document, _), reason in failures.items()
+            ],
+            "digits": Counter(statuses),
+            **({"reliance": reliance} if self.run.arguments.reliance else {}),
+        }

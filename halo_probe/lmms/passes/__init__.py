@@ -1,0 +1,1 @@
+"""Further passes of the model beside an answer."""

@@ -1,0 +1,159 @@
+"""Visual reliance: what the image does to the distribution of each digit, the true digits before it given.
+
+Nothing is selected on the outcome: the true digits are forced as the beginning of the reply, right after the prompt,
+also where the model would have begun with words. Distributions are softmaxes in float64 of the raw logits, before
+`generate` processes them.
+
+Source: the measurement specification, section 9.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageStat
+from transformers import PreTrainedModel
+
+from halo_probe.capture.interventions import Intervention, digit_tokens
+from halo_probe.capture.recorder import prepare_target, recording_generate
+from halo_probe.errors import CaptureError
+from halo_probe.lmms.passes.passes import AnswerRequests, forced_pass
+from halo_probe.statistics.reliance import ALPHABET
+
+
+@dataclass(frozen=True)
+class DigitVocabulary:
+    """A tokenizer's tokens as `ALPHABET`."""
+
+    tokenizer: Any
+    digits: Mapping[int, str]
+    """From `digit_tokens`."""
+    ends: frozenset[int]
+    """The end-of-sequence tokens."""
+
+    def spell(self, digits: str) -> tuple[int, ...] | None:
+        """One token for each digit, as the tokenizer writes the number; None where it merges digits."""
+        tokens = [
+            token
+            for token in self.tokenizer.encode(digits, add_special_tokens=False)
+            if self.tokenizer.decode([token]).strip()  # some vocabularies begin with a token that is only space
+        ]
+        return tuple(tokens) if [self.digits.get(token) for token in tokens] == list(digits) else None
+
+    def probabilities(self, logits: torch.Tensor) -> list[float]:
+        """What each of `ALPHABET` gets.
+
+        Args:
+            logits: V, raw, on the CPU.
+        """
+        probabilities = torch.softmax(logits.double(), dim=-1)
+        places = torch.full(logits.shape, ALPHABET.index("OTHER"))
+        for token, text in self.digits.items():
+            if len(text) == 1:
+                places[token] = int(text)
+        places[list(self.ends)] = ALPHABET.index("END")
+        shares: list[float] = probabilities.new_zeros(len(ALPHABET)).index_add(0, places, probabilities).tolist()
+        return shares
+
+
+def digit_vocabulary(tokenizer: Any, model: Any) -> DigitVocabulary:
+    """Read a tokenizer, and the end-of-sequence tokens of a model's generation configuration."""
+    ends = np.atleast_1d([] if model.generation_config.eos_token_id is None else model.generation_config.eos_token_id)
+    known = {int(token) for token in ends} | {tokenizer.eos_token_id}
+    return DigitVocabulary(tokenizer=tokenizer, digits=digit_tokens(tokenizer), ends=frozenset(known - {None}))
+
+
+def record_reliance(
+    answer: AnswerRequests, request: Any, *, model: PreTrainedModel, vocabulary: DigitVocabulary, digits: str
+) -> dict[str, Any]:
+    """Measure a document, by two passes and one for each digit.
+
+    Args:
+        answer: How the base model answers.
+        request: lmms-eval's request.
+        model: What the base model runs.
+        vocabulary: Its tokens.
+        digits: The true count, in the order in which it is asked for.
+
+    Returns:
+        For the sample, ready for JSON: `reliance` is `measured`, or `merged` where a token carries several digits and
+        nothing is measured; `true_digits` are the digits. For each of them, in `digit_probabilities` what each of
+        `ALPHABET` gets with the image, in `digit_probabilities_blank` with a blank one, in
+        `digit_probabilities_knockout` with the image keys knocked out in all layers at that step alone.
+
+    Raises:
+        CaptureError: If a pass failed, or an image of the document is none that can be made blank.
+    """
+    tokens = vocabulary.spell(digits)
+    if tokens is None:
+        return {"reliance": "merged", "true_digits": digits}
+    target = prepare_target(model, layers="last")
+    knocked = []
+    for step in range(len(tokens)):
+        knockout = Intervention(name="knockout", steps=step)
+        with recording_generate(target, deliver=_ignore, on_error=_raise, intervention=knockout):
+            knocked.append(forced_pass(model, answer, request, tokens[: step + 1])[step])
+    rows: dict[str, Iterable[torch.Tensor]] = {
+        "digit_probabilities": forced_pass(model, answer, request, tokens),
+        "digit_probabilities_blank": forced_pass(model, answer, _with_blank_images(request), tokens),
+        "digit_probabilities_knockout": knocked,
+    }
+    measured = {name: [vocabulary.probabilities(row) for row in logits] for name, logits in rows.items()}
+    return {"reliance": "measured", "true_digits": digits, **measured}
+
+
+def blank_image(image: Image.Image) -> Image.Image:
+    """An image of the same size in one colour: the median of each channel, which is the background of dots.
+
+    Args:
+        image: With channels of 8 bits, or a palette.
+    """
+    if image.mode == "P":
+        image = image.convert("RGB")  # its numbers are places in a palette, of which there is no median
+    return Image.new(image.mode, image.size, tuple(ImageStat.Stat(image).median))
+
+
+def _with_blank_images(request: Any) -> Any:
+    """The request with other callables: those of the task give the images of the document."""
+    blank = copy.copy(request)
+    arguments: list[Any] = list(request.arguments)
+    if callable(arguments[1]):  # chat: doc_to_messages
+        messages_of = arguments[1]
+        arguments[1] = lambda document: _blank_messages(messages_of(document))
+    else:  # simple: doc_to_visual
+        images_of = arguments[2]
+        arguments[2] = lambda document: [_checked_blank(image) for image in images_of(document)]
+    blank.arguments = tuple(arguments)
+    return blank
+
+
+def _blank_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            **turn,
+            "content": [
+                {**part, "url": _checked_blank(part["url"])} if part["type"] == "image" else part
+                for part in turn["content"]
+            ],
+        }
+        for turn in messages
+    ]
+
+
+def _checked_blank(image: Any) -> Image.Image:
+    if not isinstance(image, Image.Image):
+        raise CaptureError(f"The document has a {type(image).__name__} as an image: reliance needs a PIL image.")
+    if image.mode.startswith(("I", "F")):
+        raise CaptureError(f"The document has an image of mode {image.mode}: reliance needs channels of 8 bits.")
+    return blank_image(image)
+
+
+def _ignore(_: Any) -> None:
+    pass
+
+
+def _raise(error: CaptureError) -> None:
+    raise error

@@ -1,0 +1,197 @@
+"""`--model halo_transformers`: any image-text-to-text model of transformers, prompted by its own chat template.
+
+lmms-eval has models of its own for the best-known families only, and its generic one (`huggingface`) does not work with
+transformers 5: it loads no head.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.protocol import ChatMessages
+from loguru import logger
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+from halo_probe.errors import UsageError
+from halo_probe.lmms.base_model import stops
+from halo_probe.lmms.boundary import ending_loudly
+
+_MOST_TOKENS = 1024  # where a task says nothing
+_OWN = ("until", "max_gen_toks")
+"""Options of lmms-eval that are followed, and that have other names in transformers, or none."""
+_IGNORED = ("image_aspect_ratio", "visual_cot", "seed", "stop_sequences", "skip_special_tokens")
+"""Options that tasks of lmms-eval give for other models: they are told of, and have no effect."""
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""Options that mean something only where tokens are drawn; transformers warns of them elsewhere."""
+_REAL = ("temperature", "repetition_penalty", "encoder_repetition_penalty")
+"""Options that transformers refuses as whole numbers, which the command line makes of 2."""
+_NEUTRAL = {
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    **dict.fromkeys(GenerationConfig.extra_output_flags, False),
+    "penalty_alpha": 0,
+}
+"""Options that cannot have another value: a document has one reply, as text, and transformers has no contrastive search
+any more."""
+
+
+class TransformersChat(lmms):
+    """A checkpoint that `AutoModelForImageTextToText` and `AutoProcessor` load.
+
+    Args:
+        pretrained: A folder, or a name on the Hub.
+        revision: Of the checkpoint on the Hub.
+        device: Where the model runs if `device_map` does not say it.
+        device_map: As in `from_pretrained`.
+        dtype: As in `from_pretrained`.
+        attn_implementation: As in `from_pretrained`.
+        batch_size: How many documents are answered together, padded on the left.
+    """
+
+    is_simple = False
+
+    def __init__(  # noqa: PLR0913 - the arguments of lmms-eval's other models
+        self,
+        *,
+        pretrained: str,
+        revision: str = "main",
+        device: str = "cuda",
+        device_map: str = "",
+        dtype: str = "auto",
+        attn_implementation: str | None = None,
+        batch_size: int | str = 1,
+    ) -> None:
+        super().__init__()
+        self.accelerator = Accelerator()
+        if self.accelerator.num_processes > 1:
+            device_map = str(self.accelerator.device)
+        self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self.batch_size = int(batch_size)
+        self.model = AutoModelForImageTextToText.from_pretrained(
+            pretrained,
+            revision=revision,
+            device_map=device_map or device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+        ).eval()
+        self.processor = AutoProcessor.from_pretrained(pretrained, revision=revision)
+        self.tokenizer = self.processor.tokenizer
+        self.config = self.model.config
+        self.device = self.model.device
+        self._told: set[str] = set()
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Answer the requests, those with the same options together.
+
+        Raises:
+            UsageError: If their options hold one that cannot be followed.
+        """
+        groups = [list(group) for _, group in groupby(requests, key=lambda request: repr(request.args[2]))]
+        with ending_loudly():
+            generations = [_generation(group[0].args[2]) for group in groups]
+        self._tell_ignored({name for group in groups for name in group[0].args[2] if name in _IGNORED})
+        answers = []
+        for group, generation in zip(groups, generations, strict=True):
+            for first in range(0, len(group), self.batch_size):
+                answers += self._answer(group[first : first + self.batch_size], generation)
+        return answers
+
+    def _tell_ignored(self, names: set[str]) -> None:
+        """Warn of options without effect, once each."""
+        if new := names - self._told:
+            self._told |= new
+            logger.warning(
+                f"halo_transformers does not follow the generation option(s) {', '.join(sorted(new))}: replies are "
+                "what they would be without."
+            )
+
+    def _answer(self, requests: Sequence[Instance], generation: Mapping[str, Any]) -> list[GenerationResult]:
+        inputs = self.processor.apply_chat_template(
+            [self._messages(request) for request in requests],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True, "padding_side": "left"},
+        ).to(self.device, self.model.dtype)
+        with torch.inference_mode():
+            output = self.model.generate(**inputs, **generation, tokenizer=self.tokenizer)
+        replies = output[:, inputs["input_ids"].shape[1] :]
+        texts = self.processor.batch_decode(replies, skip_special_tokens=True)
+        ends = stops(requests[0])
+        return [
+            GenerationResult(text=_until(text, ends), token_counts=TokenCounts(output_tokens=len(reply)))
+            for text, reply in zip(texts, replies, strict=True)
+        ]
+
+    def _messages(self, request: Instance) -> list[dict[str, Any]]:
+        _, to_messages, _, document, task, split = request.args
+        messages = to_messages(self.task_dict[task][split][document])
+        return ChatMessages(messages=messages).to_hf_messages()  # type: ignore[no-any-return]
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not there: the probe is about generation."""
+        raise NotImplementedError
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not there: rounds need a model of lmms-eval that has them."""
+        raise NotImplementedError
+
+
+def _generation(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's options as those of `generate`; what they leave open is the checkpoint's own.
+
+    Tokens are drawn where `do_sample` says so; where it is left out, if the temperature is above 0. A temperature of 0
+    is greedy search in any case. Beams and `top_p` are off unless given, as in lmms-eval's own models, and a reply of
+    which no length is given ends after 1024 tokens.
+
+    Raises:
+        UsageError: If an option is neither known to transformers' `GenerationConfig` nor one that lmms-eval's tasks
+            give, or has a value that it cannot have here.
+    """
+    known = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
+    given = {name: value for name, value in options.items() if name not in {*_OWN, *_IGNORED}}
+    where = "leave it out of --gen_kwargs and of the task's generation_kwargs"
+    if unknown := sorted(given.keys() - known):
+        raise UsageError(
+            f"generation option {unknown[0]}={given[unknown[0]]}: transformers' GenerationConfig has none of this "
+            f"name; {where}, or correct its name."
+        )
+    for name, neutral in _NEUTRAL.items():
+        if given.get(name) and given[name] != neutral:
+            raise UsageError(f"generation option {name}={given[name]}: only {name}={neutral} works here; {where}.")
+    do_sample, temperature = given.get("do_sample"), given.get("temperature")
+    if do_sample not in {None, True, False}:
+        raise UsageError(f"generation option do_sample={do_sample}: use do_sample=True or do_sample=False.")
+    sampled = (temperature or 0) > 0 if do_sample is None else bool(do_sample) and temperature != 0
+    generation = {
+        "num_beams": 1,
+        "top_p": None,
+        **given,
+        "max_new_tokens": _most_tokens(options),
+        "do_sample": sampled,
+        **{name: float(given[name]) for name in _REAL if isinstance(given.get(name), int)},
+    }
+    if not sampled:
+        generation |= dict.fromkeys(known.intersection(_SAMPLING))
+    return generation
+
+
+def _most_tokens(options: Mapping[str, Any]) -> int | None:
+    """How long a reply may be; None where `max_length` says how long it may be together with its prompt."""
+    for name in ("max_new_tokens", "max_gen_toks"):
+        if options.get(name) is not None:
+            most: int = options[name]
+            return most
+    return _MOST_TOKENS if options.get("max_length") is None else None
+
+
+def _until(text: str, ends: Sequence[str]) -> str:
+    for end in ends:
+        if end:
+            text = text.partition(end)[0]
+    return text

@@ -1,0 +1,1 @@
+"""How the embedded models came about; no part of the installed package."""
