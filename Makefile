@@ -4,6 +4,8 @@
 # make constraints   refresh constraints.txt from the newest versions that setup.cfg admits
 
 PYTHON ?= python3
+# Bytecode is kept, or each of the many processes of the tests compiles torch and lmms-eval anew.
+export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip

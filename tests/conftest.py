@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 from tests import tiny_models
+from tests.lmms_eval_command import LmmsEval
 from training import qwen3_vl
 
 settings.register_profile("dev", deadline=None)  # a busy machine is no failure
@@ -20,6 +21,14 @@ def _own_cache(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("HALO_DATASET", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def lmms_eval(tmp_path_factory):
+    """The `lmms-eval` command, offline; each call is a process of its own."""
+    command = LmmsEval(tmp_path_factory.mktemp("lmms_eval"))
+    yield command
+    command.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,6 @@ Its command exits 0 on failure: the results file is looked at.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,11 +13,9 @@ import lmms_eval_tasks
 TASKS = {path.stem for path in Path(lmms_eval_tasks.__file__).with_name("tasks").glob("*.yaml")}
 
 
-def run_lmms_eval(out, *, model, model_args, tasks, limit):
-    command = [sys.executable, "-m", "lmms_eval", "--model", model, "--model_args", f"{model_args},device_map=cpu"]
-    command += ["--device", "cpu", "--tasks", tasks, "--limit", str(limit), "--output_path", out, "--log_samples"]
-    environment = {**os.environ, "HF_HOME": str(out / "hf"), "HF_HUB_OFFLINE": "1"}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800, check=False)
+def evaluate(lmms_eval, out, *, model, model_args, tasks, limit):
+    arguments = ["--model", model, "--model_args", f"{model_args},device_map=cpu", "--device", "cpu"]
+    finished = lmms_eval([*arguments, "--tasks", tasks, "--limit", limit, "--output_path", out, "--log_samples"])
     assert finished.returncode == 0, finished.stderr[-2000:]
     (path,) = out.glob("*/*_results.json")
     samples = {
@@ -31,16 +26,18 @@ def run_lmms_eval(out, *, model, model_args, tasks, limit):
 
 
 @pytest.fixture(scope="module")
-def plain_run(tmp_path_factory, qwen3_vl_checkpoint):
+def plain_run(tmp_path_factory, qwen3_vl_checkpoint, lmms_eval):
     out = tmp_path_factory.mktemp("all")
-    return run_lmms_eval(out, model="qwen3_vl", model_args=f"pretrained={qwen3_vl_checkpoint}", tasks="halo", limit=2)
+    return evaluate(
+        lmms_eval, out, model="qwen3_vl", model_args=f"pretrained={qwen3_vl_checkpoint}", tasks="halo", limit=2
+    )
 
 
 @pytest.fixture(scope="module")
-def halo_run(tmp_path_factory, qwen3_vl_checkpoint):
+def halo_run(tmp_path_factory, qwen3_vl_checkpoint, lmms_eval):
     out = tmp_path_factory.mktemp("probed")
     model_args = f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint}"
-    return run_lmms_eval(out, model="halo", model_args=model_args, tasks="halo_core,halo_controls", limit=1)
+    return evaluate(lmms_eval, out, model="halo", model_args=model_args, tasks="halo_core,halo_controls", limit=1)
 
 
 def test_the_tag_of_all_runs_every_task_with_a_row_per_metric_and_no_average(plain_run):

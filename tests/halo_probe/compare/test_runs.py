@@ -1,10 +1,7 @@
 """Run folders as lmms-eval writes them, planted and real, through the command `halo-probe compare`."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -698,15 +695,11 @@ def test_names_from_outside_break_neither_a_table_nor_the_page(capsys, tmp_path)
     assert len(re.findall(r"(?<!\\)\|", line)) == 11
 
 
-def test_the_report_of_a_real_run_is_that_of_its_table(capsys, tmp_path, qwen3_vl_checkpoint):
+def test_the_report_of_a_real_run_is_that_of_its_table(capsys, tmp_path, qwen3_vl_checkpoint, lmms_eval):
     arguments = ["--model", "halo", "--model_args", f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu"]
     arguments += ["--device", "cpu", "--tasks", "halo_count,halo_echo", "--limit", "4"]
     arguments += ["--output_path", str(tmp_path / "run"), "--log_samples"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    finished = subprocess.run(
-        [sys.executable, "-m", "lmms_eval", *arguments],
-        env=environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    finished = lmms_eval(arguments)
     assert finished.returncode == 0, finished.stderr[-3000:]
     table = json.loads(results_file(tmp_path / "run").read_text())["results"]
     report = compared(capsys, tmp_path, tmp_path / "run")

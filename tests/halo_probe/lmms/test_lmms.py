@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from PIL import Image
 LIMIT = 3
 RECORDING = "Answering, attention recorded"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
+ONE_PROCESS = (sys.executable, "-m", "lmms_eval")
 TWO_PROCESSES = (*TORCHRUN, "-m", "lmms_eval")
 FOREIGN = "brightness"
 FOREIGN_TASK = """
@@ -66,26 +66,23 @@ def foreign_tasks(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def home(tmp_path_factory):
-    """One cache for the runs of this file, apart from the user's."""
-    folder = tmp_path_factory.mktemp("home")
-    return {"XDG_CACHE_HOME": str(folder / "cache"), "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
+def started(lmms_eval, command):
+    """`lmms-eval` started anew by another command, as a user starts it."""
+
+    def run(arguments):
+        return subprocess.run(
+            [*command, *map(str, arguments)],
+            env=lmms_eval.environment, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+
+    return run
 
 
-def run_lmms_eval(arguments, home, *, command=(sys.executable, "-m", "lmms_eval"), **environment):
-    command = [*command, *map(str, arguments)]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HALO_", "LMMS_", "COV_"))}
-    return subprocess.run(
-        command, env={**clean, **home, **environment}, capture_output=True, text=True, timeout=600, check=False
-    )
-
-
-def evaluate(model, checkpoint, home, *extra, tasks="halo_count", out=None, limit=LIMIT, model_args="", **environment):
+def evaluate(run, model, checkpoint, *extra, tasks="halo_count", out=None, limit=LIMIT, model_args="", **environment):
     arguments = ["--model", model, "--model_args", f"{model_args}pretrained={checkpoint},device_map=cpu"]
     arguments += ["--device", "cpu", "--tasks", tasks, "--limit", limit]
     arguments += ["--output_path", out, "--log_samples"] if out else []
-    return run_lmms_eval([*arguments, *extra], home, **environment)
+    return run([*arguments, *extra], **environment)
 
 
 def results_of(out):
@@ -99,18 +96,18 @@ def samples_of(out, task="halo_count"):
 
 
 @pytest.fixture(scope="session")
-def plain_run(tmp_path_factory, qwen3_vl_checkpoint, home):
+def plain_run(tmp_path_factory, qwen3_vl_checkpoint, lmms_eval):
     out = tmp_path_factory.mktemp("plain")
-    return evaluate("qwen3_vl", qwen3_vl_checkpoint, home, out=out), out
+    return evaluate(started(lmms_eval, ONE_PROCESS), "qwen3_vl", qwen3_vl_checkpoint, out=out), out
 
 
 @pytest.fixture(scope="session")
-def halo_run(tmp_path_factory, qwen3_vl_checkpoint, home, foreign_tasks):
+def halo_run(tmp_path_factory, qwen3_vl_checkpoint, lmms_eval, foreign_tasks):
     out = tmp_path_factory.mktemp("halo")
     extra = ["--include_path", foreign_tasks]
     tasks = f"halo_count,{FOREIGN}"
     finished = evaluate(
-        "halo", qwen3_vl_checkpoint, home, *extra, tasks=tasks, out=out, model_args="base=qwen3_vl,layers=all,"
+        lmms_eval, "halo", qwen3_vl_checkpoint, *extra, tasks=tasks, out=out, model_args="base=qwen3_vl,layers=all,"
     )
     return finished, out
 
@@ -232,9 +229,9 @@ def test_the_signature_is_in_the_results_and_in_every_part(halo_run):
         assert json.loads(pq.read_schema(part).metadata[b"halo_probe"]) == signature
 
 
-def test_the_simple_form_of_a_model_is_recorded_too(tmp_path, qwen3_vl_checkpoint, home):
+def test_the_simple_form_of_a_model_is_recorded_too(tmp_path, qwen3_vl_checkpoint, lmms_eval):
     finished = evaluate(
-        "halo", qwen3_vl_checkpoint, home, "--force_simple", out=tmp_path, limit=2, model_args="base=qwen3_vl,"
+        lmms_eval, "halo", qwen3_vl_checkpoint, "--force_simple", out=tmp_path, limit=2, model_args="base=qwen3_vl,"
     )
     assert finished.returncode == 0, finished.stderr
     results = results_of(tmp_path)
@@ -243,9 +240,9 @@ def test_the_simple_form_of_a_model_is_recorded_too(tmp_path, qwen3_vl_checkpoin
     assert pd.read_parquet(tmp_path / "halo").doc_id.nunique() == 2
 
 
-def test_gemma3_is_recorded_with_its_layer_types(tmp_path, gemma3_checkpoint, home):
+def test_gemma3_is_recorded_with_its_layer_types(tmp_path, gemma3_checkpoint, lmms_eval):
     finished = evaluate(
-        "halo", gemma3_checkpoint, home, out=tmp_path, limit=2, model_args="base=gemma3,layers=[-2,-1],"
+        lmms_eval, "halo", gemma3_checkpoint, out=tmp_path, limit=2, model_args="base=gemma3,layers=[-2,-1],"
     )
     assert finished.returncode == 0, finished.stderr
     assert 0 < results_of(tmp_path)["results"]["halo_count"]["vision_sparsity,none"] < 1
@@ -270,35 +267,37 @@ def fails_with(finished, *words):
     ],
     ids=["unknown-base", "unknown-layer"],
 )
-def test_a_wrong_model_argument_ends_the_run_with_one_line(model_args, words, qwen3_vl_checkpoint, home):
-    fails_with(evaluate("halo", qwen3_vl_checkpoint, home, model_args=model_args), *words)
+def test_a_wrong_model_argument_ends_the_run_with_one_line(model_args, words, qwen3_vl_checkpoint, lmms_eval):
+    fails_with(evaluate(lmms_eval, "halo", qwen3_vl_checkpoint, model_args=model_args), *words)
 
 
-def test_a_missing_checkpoint_ends_the_run_with_one_line(tmp_path, home):
+def test_a_missing_checkpoint_ends_the_run_with_one_line(tmp_path, lmms_eval):
     gone = tmp_path / "gone"
-    fails_with(evaluate("halo", gone, home, model_args="base=qwen3_vl,"), str(gone), "config.json")
+    fails_with(evaluate(lmms_eval, "halo", gone, model_args="base=qwen3_vl,"), str(gone), "config.json")
 
 
-def test_a_checkpoint_that_is_cut_short_does_not_end_in_exit_code_0(tmp_path, qwen3_vl_checkpoint, home):
+def test_a_checkpoint_that_is_cut_short_does_not_end_in_exit_code_0(tmp_path, qwen3_vl_checkpoint, lmms_eval):
     broken = Path(shutil.copytree(qwen3_vl_checkpoint, tmp_path / "broken"))
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    fails_with(evaluate("halo", broken, home, model_args="base=qwen3_vl,"), "SafetensorError")
+    fails_with(evaluate(lmms_eval, "halo", broken, model_args="base=qwen3_vl,"), "SafetensorError")
 
 
-def test_an_output_that_cannot_be_written_ends_the_run_before_the_first_sample(tmp_path, qwen3_vl_checkpoint, home):
+def test_an_output_that_cannot_be_written_ends_the_run_before_the_first_sample(
+    tmp_path, qwen3_vl_checkpoint, lmms_eval
+):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    finished = evaluate("halo", qwen3_vl_checkpoint, home, out=blocked / "run", model_args="base=qwen3_vl,")
+    finished = evaluate(lmms_eval, "halo", qwen3_vl_checkpoint, out=blocked / "run", model_args="base=qwen3_vl,")
     fails_with(finished, str(blocked), "--output_path")
     assert RECORDING not in finished.stderr
 
 
 @pytest.fixture(scope="session")
-def built_set(tmp_path_factory, home):
+def built_set(tmp_path_factory, lmms_eval):
     folder = tmp_path_factory.mktemp("built")
     command = [Path(sys.executable).with_name("halo-dataset"), "build", "halo_count", "--out", folder]
-    subprocess.run(command, env={**os.environ, **home}, check=True, timeout=120)
+    subprocess.run(command, env=lmms_eval.environment, check=True, timeout=120)
     return folder
 
 
@@ -322,25 +321,25 @@ def cut_in_half(shard):
     [(with_one_changed_pixel, ["halo_count-00001"]), (cut_in_half, ["test-00000-of-00001.parquet"])],
 )
 def test_a_damaged_dataset_folder_ends_the_run_with_one_line(
-    damage, words, built_set, tmp_path, qwen3_vl_checkpoint, home
+    damage, words, built_set, tmp_path, qwen3_vl_checkpoint, lmms_eval
 ):
     folder = Path(shutil.copytree(built_set, tmp_path / "set"))
     (shard,) = folder.rglob("*.parquet")
     damage(shard)
-    finished = evaluate("qwen3_vl", qwen3_vl_checkpoint, home, HALO_DATASET=str(folder))
+    finished = evaluate(lmms_eval, "qwen3_vl", qwen3_vl_checkpoint, HALO_DATASET=str(folder))
     fails_with(finished, "halo_count: ", *words)
 
 
 def test_a_good_dataset_folder_gives_the_scores_of_the_built_in_set(
-    built_set, plain_run, tmp_path, qwen3_vl_checkpoint, home
+    built_set, plain_run, tmp_path, qwen3_vl_checkpoint, lmms_eval
 ):
-    finished = evaluate("qwen3_vl", qwen3_vl_checkpoint, home, out=tmp_path, HALO_DATASET=str(built_set))
+    finished = evaluate(lmms_eval, "qwen3_vl", qwen3_vl_checkpoint, out=tmp_path, HALO_DATASET=str(built_set))
     assert finished.returncode == 0, finished.stderr
     assert results_of(tmp_path)["results"] == results_of(plain_run[1])["results"]
 
 
 def test_the_same_evaluation_by_two_processes_is_answered_from_the_maps_and_another_one_is_refused_with_the_difference(
-    halo_run, tmp_path, qwen3_vl_checkpoint, home, foreign_tasks
+    halo_run, tmp_path, qwen3_vl_checkpoint, lmms_eval, foreign_tasks
 ):
     out = shutil.copytree(halo_run[1], tmp_path / "again")
     before = {part: part.read_bytes() for part in (out / "halo").glob("*.parquet")}
@@ -349,23 +348,25 @@ def test_the_same_evaluation_by_two_processes_is_answered_from_the_maps_and_anot
     extra = ["--include_path", foreign_tasks]
     same = {"tasks": f"halo_count,{FOREIGN}", "out": out}
     all_layers = "base=qwen3_vl,layers=all,"
-    again = evaluate("halo", qwen3_vl_checkpoint, home, *extra, **same, model_args=all_layers, command=TWO_PROCESSES)
+    again = evaluate(
+        started(lmms_eval, TWO_PROCESSES), "halo", qwen3_vl_checkpoint, *extra, **same, model_args=all_layers
+    )
     assert again.returncode == 0, again.stderr
     for task, scores in first["results"].items():
         assert results_of(out)["results"][task] == pytest.approx(scores, nan_ok=True)
     assert results_of(out)["halo"] == {**first["halo"], "resumed": 2 * LIMIT, "maps": str(out / "halo")}
-    changed = evaluate("halo", qwen3_vl_checkpoint, home, *extra, **same, model_args="base=qwen3_vl,")
+    changed = evaluate(lmms_eval, "halo", qwen3_vl_checkpoint, *extra, **same, model_args="base=qwen3_vl,")
     fails_with(changed, "recorded_layers was [", "is [", "--output_path")
     assert {part: part.read_bytes() for part in (out / "halo").glob("*.parquet")} == before
 
 
 def test_two_processes_say_what_one_says_and_write_into_one_folder(
-    halo_run, tmp_path, qwen3_vl_checkpoint, home, foreign_tasks
+    halo_run, tmp_path, qwen3_vl_checkpoint, lmms_eval, foreign_tasks
 ):
     options = ["--include_path", foreign_tasks, "--tasks", f"halo_count,{FOREIGN}"]
     given = f"base=qwen3_vl,layers=all,pretrained={qwen3_vl_checkpoint},device_map=cpu"
     options += ["--model", "halo", "--model_args", given, "--device", "cpu", "--limit", LIMIT]
-    finished = run_lmms_eval([*options, "--output_path", tmp_path, "--log_samples"], home, command=TWO_PROCESSES)
+    finished = started(lmms_eval, TWO_PROCESSES)([*options, "--output_path", tmp_path, "--log_samples"])
     assert finished.returncode == 0, finished.stderr
     one, two = results_of(halo_run[1]), results_of(tmp_path)
     for task, scores in one["results"].items():
@@ -385,7 +386,7 @@ def test_two_processes_say_what_one_says_and_write_into_one_folder(
 
 
 def test_a_document_whose_attention_is_missing_fails_the_run_after_everything_else_is_saved(
-    tmp_path, qwen3_vl_checkpoint, home, foreign_tasks
+    tmp_path, qwen3_vl_checkpoint, lmms_eval, foreign_tasks
 ):
     beams = (foreign_tasks / "brightness.yaml").read_text().replace("task: brightness", "task: beams")
     (tmp_path / "beams.yaml").write_text(beams.replace("max_new_tokens: 4", "max_new_tokens: 4, num_beams: 2"))
@@ -395,7 +396,7 @@ def test_a_document_whose_attention_is_missing_fails_the_run_after_everything_el
     boosted = "base=qwen3_vl,intervention=boost:2,"  # which beam search cannot have
     # lmms-eval evaluates tasks in reverse order of naming
     finished = evaluate(
-        "halo", qwen3_vl_checkpoint, home, *extra, tasks="beams,halo_count", out=out, model_args=boosted
+        lmms_eval, "halo", qwen3_vl_checkpoint, *extra, tasks="beams,halo_count", out=out, model_args=boosted
     )
     fails_with(finished, "beams 0 ", "beams 2 ", "num_beams=1", "3 others are kept")
     results = results_of(out)

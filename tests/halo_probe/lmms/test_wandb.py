@@ -1,9 +1,6 @@
 """A real run with `--wandb_args`, offline: its scalars, its table of results, its heatmaps; and its results file."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from lmms_eval.utils import make_table
@@ -17,16 +14,13 @@ def refuse(constant):
 
 
 @pytest.fixture(scope="module")
-def logged(qwen3_vl_checkpoint, tmp_path_factory):
+def logged(qwen3_vl_checkpoint, lmms_eval, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wandb")
-    command = [sys.executable, "-m", "lmms_eval", "--model", "halo", "--device", "cpu", "--tasks", "halo_count"]
-    command += ["--model_args", f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu", "--limit", "2"]
-    command += ["--output_path", str(folder / "run"), "--wandb_args", "project=dots,name=tiny"]
+    arguments = ["--model", "halo", "--device", "cpu", "--tasks", "halo_count"]
+    arguments += ["--model_args", f"base=qwen3_vl,pretrained={qwen3_vl_checkpoint},device_map=cpu", "--limit", "2"]
+    arguments += ["--output_path", str(folder / "run"), "--wandb_args", "project=dots,name=tiny"]
     places = {f"WANDB_{name}_DIR": str(folder / name.lower()) for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT")}
-    environment = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_DIR": str(folder), **places}
-    finished = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600, check=False
-    )
+    finished = lmms_eval(arguments, WANDB_MODE="offline", WANDB_DIR=str(folder), **places)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return folder, finished.stdout + finished.stderr
 
