@@ -6,7 +6,6 @@ is the digit that is written first: the leading one of the count, or the units w
 Source: the measurement specification, section 5.
 """
 
-import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +14,9 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from lmms_eval_tasks.parsing import Mode
+from lmms_eval_tasks.thoughts import Span
 
-# A digit run may hold thousands separators: a comma or a typographic space before three digits.
 _INCOMPLETE = "\ufffd"
-_DIGIT_RUN = re.compile(r"\d++(?:[,\u00a0\u2007\u2009\u202f]\d{3}(?!\d))*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class DigitSteps:
     Attributes:
         steps: The step of each digit, in the order in which they are written; None where the digits are not found.
         status: `split` when every digit has a token of its own, `merged` when a token carries several, `single` for a
-            count of one digit, `not_found` when no run of digits equals the value. Only `split` has a second-digit
+            count of one digit, `not_found` when the digits that were read are not those of the value, or there are none. Only `split` has a second-digit
             value; the share of the others is shown.
     """
 
@@ -75,39 +73,41 @@ def decode_pieces(token_ids: Sequence[int], *, decode: Callable[[Sequence[int]],
     return tuple(pieces)
 
 
-def digit_steps(pieces: Sequence[str], value: int | None, *, mode: Mode = "first") -> DigitSteps:
-    """Find the run of digits that equals the parsed value, and the token of each of its digits.
+def digit_steps(
+    pieces: Sequence[str], value: int | None, span: Span | None, *, mode: Mode = "first"
+) -> DigitSteps:
+    """Find the token of each digit of the parsed count, where the parser read it and nowhere else.
 
     Leading zeros are no digits of the value.
 
     Args:
         pieces: The decoded text of each generated token, in order; of any length, empty ones too.
         value: The parsed count, 0 or more; None where the reply has none.
-        mode: How it was parsed. With `final` the last such run is taken, else the first; with `reversed` a run is read
-            from its last digit to its first.
+        span: Where the parser read it, in the pieces joined.
+        mode: How it was parsed; with `reversed` the number is read from its last digit to its first.
 
-    >>> digit_steps(["There", " are", " ", "1", "2", " dots"], 12)
+    Returns:
+        The steps; `not_found` where the digits in the span are not those of the value, as of a number in words.
+
+    >>> digit_steps(["There", " are", " ", "1", "2", " dots"], 12, (10, 12))
     DigitSteps(steps=(3, 4), status='split')
-    >>> digit_steps(["10", "5"], 105)
+    >>> digit_steps(["10", "5"], 105, (0, 3))
     DigitSteps(steps=(0, 0, 1), status='merged')
-    >>> digit_steps(["0", "1"], 10, mode="reversed")
+    >>> digit_steps(["0", "1"], 10, (0, 2), mode="reversed")
     DigitSteps(steps=(0, 1), status='split')
     """
-    if value is None:
+    if value is None or span is None:
         return DigitSteps(None, "not_found")
     digits = str(value)
     text = "".join(pieces)
     ends = list(accumulate(map(len, pieces)))
-    runs = list(_DIGIT_RUN.finditer(text))
-    for run in reversed(runs) if mode == "final" else runs:
-        positions = [position for position in range(*run.span()) if text[position].isdecimal()]
-        if mode == "reversed":
-            positions.reverse()
-        number = "".join(str(unicodedata.decimal(text[position])) for position in positions)
-        if (number.lstrip("0") or "0") != digits:
-            continue
-        steps = tuple(bisect_right(ends, position) for position in sorted(positions[-len(digits) :]))
-        if len(steps) == 1:
-            return DigitSteps(steps, "single")
-        return DigitSteps(steps, "split" if len(set(steps)) == len(steps) else "merged")
-    return DigitSteps(None, "not_found")
+    positions = [position for position in range(*span) if text[position : position + 1].isdecimal()]
+    if mode == "reversed":
+        positions.reverse()
+    number = "".join(str(unicodedata.decimal(text[position])) for position in positions)
+    if (number.lstrip("0") or "0") != digits:
+        return DigitSteps(None, "not_found")
+    steps = tuple(bisect_right(ends, position) for position in sorted(positions[-len(digits) :]))
+    if len(steps) == 1:
+        return DigitSteps(steps, "single")
+    return DigitSteps(steps, "split" if len(set(steps)) == len(steps) else "merged")

@@ -1,16 +1,26 @@
 """From a reply to a count: one parser and one set of statuses for every counting task.
 
 Conventions: a reply is the text that a model generated. "The model gave no number" is data: it has a status and no
-value, it is never an error and never a zero. A value is an integer from 0 to 9999. Every pattern is possessive or
-bounded, so that the time is linear in the length of the reply.
+value, it is never an error and never a zero. A value is an integer from 0 to 9999. A wrong number is worse than none:
+where two statements of a reply disagree, it gives no count. The time is linear in the length of the reply.
+
+A reply is made ready by `reading`, its numbers are taken out by `numbers`, and the rules below look at what is left
+through the patterns of `phrases`.
 
 Source: the measurement specification, section 3.
 """
 
 import re
-import unicodedata
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, get_args
+
+from lmms_eval_tasks import phrases
+from lmms_eval_tasks.numbers import DIGITS, NONE, WORDS, Number, take_out_numbers
+from lmms_eval_tasks.reading import read
+from lmms_eval_tasks.thoughts import Span
 
 Mode = Literal[
     "first",  # a direct answer
@@ -20,7 +30,7 @@ Mode = Literal[
 
 ValuedStatus = Literal[
     "ok",  # a rule gave the value
-    "fallback_last",  # mode `final` only: no box and no answer phrase, so the last number
+    "fallback_last",  # mode `final` only: no rule gave a value, so the last number
 ]
 
 UnvaluedStatus = Literal[
@@ -30,7 +40,7 @@ UnvaluedStatus = Literal[
     "split_digits",  # single digits apart and nothing else: "1 2"
     "range",  # "10-12", "12 or 13", "between 10 and 12"
     "bound",  # "at least 12"
-    "multi",  # several numbers, and no rule says which
+    "multi",  # several numbers, and no rule says which or two rules disagree
     "negative",  # "-12"
     "non_integer",  # "12.5"
     "out_of_range",  # above 9999
@@ -45,88 +55,28 @@ class ParsedCount:
         value: The count, 0 to 9999; None where the reply gives none.
         status: Why there is a value, or why there is none.
         lenient: What a lenient reader would take, 0 to 9999: the value where there is one, the joined digits of
-            `split_digits`, the first number of `range`, `bound` and `multi`; None otherwise.
+            `split_digits`, the first number of a `range`, `bound` and `multi`; None otherwise.
+        span: Start and end of the number that was taken, in the reply as it was generated, thoughts and all counted in;
+            a fraction is left out. None where there is no value. Not shown by `repr`.
     """
 
     value: int | None
     status: ValuedStatus | UnvaluedStatus
     lenient: int | None
+    span: Span | None = field(default=None, repr=False)
 
 
 _MOST_DIGITS = 4  # of a value: 9999
-# Characters read at either end of a reply that is longer than both: no task generates as many.
-_END = 1 << 14
-
-_UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_TEENS = (
-    "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORD_VALUES = {
-    **{word: value for value, word in enumerate(_UNITS + _TEENS, start=1)},
-    **{word: value for value, word in zip(range(20, 100, 10), _TENS, strict=True)},
-    "half": 0.5,
-}
-_SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000}
-
-# Patterns begin with a set of characters where they can, and look behind after it: re then skips to the next candidate.
-_THOUSANDS_SPACE = re.compile(r"[\u00a0\u2007\u2009\u202f](?<=\d.)(?=\d{3}(?!\d))")
-# "#" goes too, because below it stands for a number.
-_DECORATION = str.maketrans({"*": None, "_": None, "$": None, "`": None, "#": " "})
-_DIMENSIONS = re.compile(r"[0-9](?<![0-9].)[0-9]*+(?:\s*+[x×]\s*+[0-9]++)++")
-_DIGITS_APART = re.compile(r"[0-9](?:\s++[0-9])++")
-# A minus is a sign only where nothing stands before it that it could join or subtract from: "-12", not "10-12".
-_NUMBER = re.compile(
-    r"([-−0-9](?:(?<=[0-9])(?<![0-9].)|(?<!\w.)(?<!\d\s.)[0-9])"
-    r"(?>[0-9]{0,2}(?:,[0-9]{3})++(?![0-9])|[0-9]*+)(?:\.[0-9]++)?+(?!(?:st|nd|rd|th)\b))"
-)
-
-
-def _spelled_pattern() -> re.Pattern[str]:
-    """English number words up to thousands, "a dozen" and "no dots"; not "no one", "this one" or "one of them"."""
-    unit, teen, ten = "|".join(_UNITS), "|".join(_TEENS), "|".join(_TENS)
-    small = rf"(?:(?:zero|{teen}|{unit})\b|(?:{ten})\b(?:[\s-]++(?:{unit})\b)?)"
-    hundreds = rf"(?:(?:a|{unit}|{teen})[\s-]++hundred\b(?:\s++(?:and\s++)?{small})?|{small})"
-    thousands = rf"(?:a|{small})\s++thousand\b(?:\s++(?:and\s++)?{hundreds})?"
-    dozens = rf"(?:(?:half\s++a|a|{small})\s++)?dozen\b"
-    nothing = r"no\s++(?:(?:black|gr[ae]y|dark|visible)\s++)?(?:dots?|circles?)\b"
-    not_after = "".join(rf"(?<!\b{word}\s)" for word in ("no", "any", "every", "each", "this", "that", "which"))
-    not_before = r"(?!one\s++(?:of|can|could|may|might|must|should|would)\b)"
-    first_letter = r"\b(?=[adefhnostz])"
-    return re.compile(rf"{first_letter}{not_after}{not_before}({nothing}|{thousands}|{dozens}|{hundreds})")
-
-
-_SPELLED = _spelled_pattern()
-
-# The patterns below read the skeleton of a reply: its text with every number replaced by "#".
-_RANGE = re.compile(r"#(?:\s*+(?:[-‐‑–—−~]|to\b|or\b)\s*+#)++|\bbetween\s++#\s++and\s++#")
-_BOUND = re.compile(
-    r"\b(?:at least|at most|(?:more|less|fewer|greater) than|up to|(?:min|max)imum of)\s++#"
-    r"|#\s++or\s++(?:more|less|fewer)\b"
-)
-_BOXED = re.compile(r"\\boxed\s*+\{\s*+#")
-_ABOUT = r"(?:(?:about|exactly|approximately|around|roughly|nearly|almost|only)\s++)?"
-_ANSWER = re.compile(rf"answer\s*+(?:is\b|:)\s*+:?\s*+{_ABOUT}#")
-_BOXED_OR_ANSWER = re.compile(f"{_BOXED.pattern}|{_ANSWER.pattern}")
-_TOTAL = re.compile(r"(?:\btotal\b[^#\n.]{0,60}|=\s*+)#|#[^#\n.]{0,60}?\bin\s++total\b")
-_THERE_ARE = re.compile(rf"there\s++(?:are|is)\s++{_ABOUT}#")
-_REFUSAL = re.compile(r"\b(?:sorry|cannot|can not|can[’']t|could not|couldn[’']t|unable|not able|impossible)\b")
+_LEAST_LISTED = 3  # numbers that count up: "1, 2" may be anything
+_LEAST_POINTS = 5  # the same, of a list of points: three may be three kinds of dots
 
 
 def parse_count(reply: str, *, mode: Mode = "first") -> ParsedCount:
     r"""Read the count that a reply gives.
 
-    The reply is normalised (section 3: thousands spaces, NFKC, Unicode digits, thoughts, markup, dimensions) and its
-    ordinals are left out. Number words count only where there is no number in digits. Then the first rule that matches
-    wins; in mode `first`: nothing left, digits apart, a range, a bound, all numbers equal, `\boxed{N}`, `answer is N`
-    or `answer: N`, the last of `total … N`, `= N` and `N in total`, the first `there are N`. Mode `final`, for replies
-    that reason before they answer: nothing left, digits apart, the last `\boxed{N}` or answer phrase, the last number;
-    a number that is part of a range or a bound has that status here too. Mode `reversed` is mode `first` with the
-    digits of each whole number turned round, as text, before it is read: `21` is 12, and `01` is 10. Number words are
-    read as they are.
-
-    Of a reply of more than 32 768 characters, thoughts left out, the first and the last 16 384 are read, so that any
-    reply takes milliseconds.
+    The rules are those of section 3 of the specification, in its order; `RULES` and `FINAL_RULES` list them. In mode
+    `reversed` the digits of each whole number are turned round, as text, before they are read: `21` is 12, and `01` is
+    10; digits apart are read as well: `2, 1` and `Units: 2, tens: 1` are 12.
 
     Args:
         reply: The generated text; any length, any characters.
@@ -137,139 +87,278 @@ def parse_count(reply: str, *, mode: Mode = "first") -> ParsedCount:
 
     >>> parse_count("10 black dots and 2 gray dots, 12 in total")
     ParsedCount(value=12, status='ok', lenient=12)
+    >>> parse_count("<think>11? 13?</think>12").span
+    (22, 24)
     >>> parse_count("12 or 13")
     ParsedCount(value=None, status='range', lenient=12)
-    >>> parse_count("I count 1, 2, 3, 4, 5. So 5.", mode="final")
-    ParsedCount(value=5, status='fallback_last', lenient=5)
+    >>> parse_count("3 here and 4 there", mode="final")
+    ParsedCount(value=4, status='fallback_last', lenient=4)
     >>> parse_count("01", mode="reversed")
     ParsedCount(value=10, status='ok', lenient=10)
     """
     if mode not in get_args(Mode):
         raise ValueError(f"parse_count: unknown mode {mode!r}: use {', '.join(map(repr, get_args(Mode)))}")
-    text = normalise(reply)
-    if not text:
+    reading = read(reply)
+    if not reading.text:
         return ParsedCount(None, "empty", None)
-    if _DIGITS_APART.fullmatch(text):
-        return ParsedCount(None, "split_digits", _judge(_in_order("".join(text.split()), mode), "ok").value)
-    skeleton, numbers = _take_out_numbers(text, mode)
-    if not numbers:
-        return ParsedCount(None, "refusal" if _REFUSAL.search(skeleton) else "none", None)
-    return _final(skeleton, numbers) if mode == "final" else _first(skeleton, numbers)
+    parsed = _parse(reading.text, mode)
+    return parsed if parsed.span is None else replace(parsed, span=reading.span(*parsed.span))
 
 
 def normalise(reply: str) -> str:
-    """A reply in lower case, normalised as section 3 says: without thoughts, markup and dimensions, trimmed."""
-    text = _THOUSANDS_SPACE.sub(",", _shortened(reply))
-    text = text.translate({ord(char): _fold(char) for char in set(text) if not char.isascii()}).lower()
-    # Shortened again: a character may have become many.
-    return _DIMENSIONS.sub(" ", _without_thoughts(_shortened(text)).translate(_DECORATION)).strip()
+    """A reply in lower case, without thoughts, tags, sizes and markup, trimmed (section 3)."""
+    return read(reply).text
 
 
-def _without_thoughts(text: str) -> str:
-    """Without thoughts; one that nothing in the text has opened was opened by the prompt, and begins with the text."""
-    *thoughtful, rest = text.split("</think>")
-    parts = (part.partition("<think>") for part in thoughtful)
-    return "".join(before for before, opening, _ in parts if opening) + rest
+def _parse(text: str, mode: Mode) -> ParsedCount:
+    """What a normalised text says; the span is in this text."""
+    skeleton, numbers = take_out_numbers(text)
+    if digits := _digit_by_digit(skeleton, numbers, mode):
+        return digits
+    if mode == "reversed":
+        numbers = {place: _turned(number) for place, number in numbers.items()}
+    asked = phrases.ASKED.search(skeleton)
+    reply = _without_other_numbers(_Reply(skeleton[: asked.start()] if asked else skeleton, numbers))
+    if not reply.places:
+        return ParsedCount(None, "refusal" if phrases.REFUSED.search(skeleton) else "none", None)
+    rules = FINAL_RULES if mode == "final" else RULES
+    taken, status = _taken(reply, rules), "ok"
+    if taken is None and mode == "final":
+        taken, status = _last(reply), "fallback_last"
+    if hedged := _hedged(reply, reply.places[0] if taken is None else taken):
+        return hedged
+    if taken is None or any(_within(pattern, reply.all, taken) for pattern in phrases.UNSAID):
+        return ParsedCount(None, "multi", _judged(reply.numbers[reply.places[0]]).lenient)
+    return _judged(reply.numbers[taken], status)
 
 
-def _shortened(reply: str) -> str:
-    """The two ends of a reply that is too long; the words that are cut are left out."""
-    if len(reply) <= 2 * _END or len(text := _without_thoughts(reply)) <= 2 * _END:
-        return reply
-    head, tail = text[:_END].rsplit(maxsplit=1), text[-_END:].split(maxsplit=1)
-    return " ".join([*head[:1], *tail[-1:]])
+@dataclass(frozen=True)
+class _Reply:
+    """A skeleton, and the numbers at its signs."""
+
+    all: str
+    """With number words too."""
+    numbers: Mapping[int, Number]
+
+    @cached_property
+    def skeleton(self) -> str:
+        """With numbers in words only where there are none in digits."""
+        return self.all.replace(WORDS, NONE if DIGITS in self.all else DIGITS)
+
+    @cached_property
+    def places(self) -> list[int]:
+        """The places of its numbers, in order."""
+        return [match.start() for match in re.finditer(DIGITS, self.skeleton)]
+
+    def value(self, place: int) -> tuple[bool, str, str]:
+        """What is written there, as something to compare."""
+        return self.numbers[place].canonical
+
+    def equal(self, places: Sequence[int]) -> bool:
+        """Whether the numbers at these places are one."""
+        return len({self.value(place) for place in places}) <= 1
+
+    def joined(self, place: int) -> bool:
+        """Whether another number is joined to one, before or behind it."""
+        number = bisect_right(self.places, place) - 1
+        before, behind = self.places[max(number - 1, 0) : number], self.places[number + 1 : number + 2]
+        return any(self._joint(other, place) for other in before) or any(self._joint(place, other) for other in behind)
+
+    def joined_behind(self, place: int) -> bool:
+        """Whether another number is joined to one, behind it."""
+        number = bisect_right(self.places, place)
+        return any(self._joint(place, other) for other in self.places[number : number + 1])
+
+    def _joint(self, place: int, other: int) -> bool:
+        between = self.all[place + 1 : other]
+        joint = phrases.JOINT.search(between) and not phrases.SENTENCE_END.search(between)
+        return bool(joint) and not self.equal([place, other])
+
+    def behind(self, place: int) -> "_Reply":
+        """What comes after a place."""
+        return _Reply(NONE * place + self.all[place:], self.numbers)
+
+    def before(self, place: int) -> "_Reply":
+        """What comes before a place."""
+        return _Reply(self.all[:place], self.numbers)
 
 
-def _fold(char: str) -> str:
-    """NFKC and digits to ASCII, one character at a time: NFKC of a whole string can take quadratic time."""
-    digit = unicodedata.decimal(char, None)
-    return unicodedata.normalize("NFKC", char) if digit is None else str(digit)
+def _without_other_numbers(reply: _Reply) -> _Reply:
+    """Labels and what else is no number of the count are no numbers any more."""
+    signs = (DIGITS, WORDS)
+    skeleton = phrases.LABEL.sub(_silenced, reply.all)
+    if not any(sign in skeleton for sign in signs):
+        skeleton = reply.all
+    for pattern in phrases.NO_COUNTS.values():
+        skeleton = pattern.sub(_silenced, skeleton)
+    return _Reply(skeleton, reply.numbers)
 
 
-def _in_order(number: str, mode: Mode) -> str:
-    """The digits of a number from the leading one on. As text, since "01" is 10 where the units are written first."""
-    return number[::-1] if mode == "reversed" and number.isdecimal() else number
+def _silenced(match: re.Match[str]) -> str:
+    return match[0].replace(DIGITS, NONE).replace(WORDS, NONE)
 
 
-def _take_out_numbers(text: str, mode: Mode) -> tuple[str, list[str]]:
-    """The skeleton of a text and its numbers in order, as written but for `_in_order`; number words in digits."""
-    parts = _NUMBER.split(text)
-    if len(parts) > 1:
-        parts[1::2] = [_in_order(number, mode) for number in parts[1::2]]
-    else:
-        parts = _SPELLED.split(text)
-        parts[1::2] = [_in_digits(phrase) for phrase in parts[1::2]]
-    return "#".join(parts[::2]), parts[1::2]
+# The rules: each returns the place of the number that it takes, and None where it does not match. ------------------
 
 
-def _in_digits(phrase: str) -> str:
-    total = part = 0.0
-    for word in re.findall("[a-z]+", phrase):
-        if word in _SCALES:
-            part = (part or 1) * _SCALES[word]
-        else:
-            part += _WORD_VALUES.get(word, 0)
-        if word == "thousand":
-            total, part = part, 0
-    return str(int(total + part))
+def _answered(reply: _Reply) -> int | None:
+    """The last number in a box or after "answer", in digits or a word."""
+    return _last_match(phrases.ANSWERED, reply)
 
 
-def _first(skeleton: str, numbers: list[str]) -> ParsedCount:
-    qualified = _qualified(skeleton, numbers)
-    if qualified is not None:
-        return qualified
-    canonical = _canonical(numbers[0])
-    if all(number == numbers[0] or _canonical(number) == canonical for number in numbers):
-        return _judge(numbers[0], "ok")
-    match = (
-        _BOXED.search(skeleton)
-        or _ANSWER.search(skeleton)
-        or _last_match(_TOTAL, skeleton)
-        or _THERE_ARE.search(skeleton)
-    )
-    if match:
-        return _judge(_first_number_of(match, numbers), "ok")
-    return ParsedCount(None, "multi", _judge(numbers[0], "ok").value)
-
-
-def _final(skeleton: str, numbers: list[str]) -> ParsedCount:
-    match = _last_match(_BOXED_OR_ANSWER, skeleton)
-    position = match.end() - 1 if match else skeleton.rindex("#")
-    qualified = _qualified(skeleton, numbers, position)
-    if qualified is not None:
-        return qualified
-    return _judge(_first_number_of(match, numbers), "ok") if match else _judge(numbers[-1], "fallback_last")
-
-
-def _qualified(skeleton: str, numbers: list[str], position: int | None = None) -> ParsedCount | None:
-    """The range or bound that the number at a position is part of, or the first one of all."""
-    qualifiers: tuple[tuple[re.Pattern[str], UnvaluedStatus], ...] = ((_RANGE, "range"), (_BOUND, "bound"))
-    for pattern, status in qualifiers:
-        for match in pattern.finditer(skeleton):
-            if position is None or match.start() <= position < match.end():
-                return ParsedCount(None, status, _judge(_first_number_of(match, numbers), "ok").value)
+def _counted(reply: _Reply) -> int | None:
+    """The count by its name, in digits or a word; the total, where there are several."""
+    found = [match for match in phrases.COUNTED.finditer(reply.all) if not reply.joined_behind(match.start("n"))]
+    for some in (found, [match for match in found if match["total"]]):
+        places = [match.start("n") for match in some]
+        if places and reply.equal(places):
+            return places[-1]
     return None
 
 
-def _last_match(pattern: re.Pattern[str], skeleton: str) -> re.Match[str] | None:
+def _all_equal(reply: _Reply) -> int | None:
+    """The number, where there is but one."""
+    return reply.places[0] if reply.equal(reply.places) else None
+
+
+def _counting_up(reply: _Reply) -> int | None:
+    """The last of 1, 2, ..., N, and perhaps N again."""
+    places = reply.places
+    if len(places) > _LEAST_LISTED and reply.equal(places[-2:]):
+        places = places[:-1]
+    if len(places) < _LEAST_LISTED or any(
+        reply.value(place) != (False, str(number), "") for number, place in enumerate(places, start=1)
+    ):
+        return None
+    between = [reply.skeleton[start + 1 : end] for start, end in zip(places, places[1:], strict=False)]
+    listed = all(map(phrases.LISTED.fullmatch, between))
+    points = len(places) >= _LEAST_POINTS and all(map(phrases.POINTS.fullmatch, between))
+    return reply.places[-1] if listed or points else None
+
+
+def _first_line(reply: _Reply) -> int | None:
+    """A number alone on the first line."""
+    match = phrases.FIRST_LINE.match(reply.skeleton)
+    return match.start("n") if match else None
+
+
+def _concluded(reply: _Reply) -> int | None:
+    """The last conclusion."""
+    return _last_match(phrases.CONCLUDED, reply)
+
+
+def _with_brackets(reply: _Reply) -> int | None:
+    """The number that the reply begins with, where all others stand in brackets after it."""
+    match = phrases.LEADING.match(reply.skeleton)
+    outside = phrases.BRACKETS.sub("", reply.skeleton)
+    return match.start("n") if match and outside.count(DIGITS) == 1 else None
+
+
+def _dots(reply: _Reply) -> int | None:
+    """The one number of dots, to which no other number is joined."""
+    named = [match.start("n") for match in phrases.ANY_DOTS.finditer(reply.skeleton)]
+    places = [match.start("n") for match in phrases.DOTS.finditer(reply.skeleton)]
+    if not places or not reply.equal(named) or any(map(reply.joined, places)):
+        return None
+    return places[0]
+
+
+Rule = Callable[[_Reply], int | None]
+
+RULES: tuple[Rule, ...] = (
+    _answered,
+    _counted,
+    _all_equal,
+    _counting_up,
+    _first_line,
+    _concluded,
+    _with_brackets,
+    _dots,
+)
+"""Of direct answers, in order. A correction comes before all of them, and a later statement must not disagree."""
+
+FINAL_RULES: tuple[Rule, ...] = (_answered, _counted, _first_line, _concluded, _with_brackets, _dots)
+"""Of replies that reason first; where none matches, the last number is taken."""
+
+_STATEMENTS: tuple[Rule, ...] = (_answered, _counted, _concluded)
+"""Rules whose number stands for the whole reply, wherever it is."""
+
+
+def _taken(reply: _Reply, rules: Sequence[Rule]) -> int | None:
+    """The place of the number that the first matching rule takes; None where none matches, or a statement disagrees."""
+    correction = _correction(reply)
+    if correction is not None:
+        corrected = _taken(reply.behind(correction), rules)
+        return None if corrected is None or _contradicted(reply, correction, corrected) else corrected
+    for rule in rules:
+        taken = rule(reply)
+        if taken is not None:
+            stated = [place for other in _STATEMENTS if (place := other(reply)) is not None and place > taken]
+            # After a reasoning, an answer by this name is the last word.
+            if not (rule is _answered and rules is FINAL_RULES) and (first := _first_line(reply)) is not None:
+                stated.append(first)
+            return taken if reply.equal([taken, *stated]) else None
+    return None
+
+
+def _correction(reply: _Reply) -> int | None:
+    """Where the last correction ends that stands between two numbers."""
+    if not reply.places:
+        return None
+    ends = [match.end() for match in phrases.CORRECTED.finditer(reply.all)]
+    between = [end for end in ends if reply.places[0] < end <= reply.places[-1]]
+    return between[-1] if between else None
+
+
+def _contradicted(reply: _Reply, correction: int, corrected: int) -> bool:
+    """Whether the answer of the reply is another number than the one that was corrected."""
+    head = reply.before(correction)
+    answer = _answered(head)
+    answer = _first_line(head) if answer is None else answer
+    if answer is None:
+        return False
+    last = reply.places[bisect_right(reply.places, correction) - 1]
+    return not reply.equal([answer, last]) and not reply.equal([answer, corrected])
+
+
+def _last(reply: _Reply) -> int | None:
+    """The last number, unless another is the number of dots."""
+    named = [match.start("n") for match in phrases.ANY_DOTS.finditer(reply.skeleton)]
+    last = reply.places[-1]
+    return last if reply.equal([last, *named]) else None
+
+
+def _last_match(pattern: re.Pattern[str], reply: _Reply) -> int | None:
+    """The number of the last match, to which no other is joined behind it."""
     last = None
-    for match in pattern.finditer(skeleton):
+    for match in pattern.finditer(reply.all if pattern is phrases.ANSWERED else reply.skeleton):
         last = match
-    return last
+    if last is None:
+        return None
+    groups = last.groupdict()
+    place = last.start("n") if groups["n"] else last.start("m")
+    return None if reply.joined_behind(place) else place
 
 
-def _first_number_of(match: re.Match[str], numbers: list[str]) -> str:
-    return numbers[match.string.count("#", 0, match.start())]
+# What is said of a number. ----------------------------------------------------------------------------------------
 
 
-def _canonical(number: str) -> tuple[bool, str, str]:
-    """Sign, integer part and fraction, without the zeros that say nothing."""
-    whole, _, fraction = number.lstrip("-−").replace(",", "").partition(".")
-    return number[0] in "-−", whole.lstrip("0") or "0", fraction.rstrip("0")
+def _within(pattern: re.Pattern[str], skeleton: str, place: int) -> re.Match[str] | None:
+    """The match that a place is part of."""
+    return next((match for match in pattern.finditer(skeleton) if match.start() <= place < match.end()), None)
 
 
-def _judge(number: str, status: ValuedStatus) -> ParsedCount:
-    negative, whole, fraction = _canonical(number)
+def _hedged(reply: _Reply, place: int) -> ParsedCount | None:
+    """The range or bound that the number at a place is part of."""
+    for status, pattern in phrases.HEDGES.items():
+        if match := _within(pattern, reply.all, place):
+            first = next(at for at in range(*match.span()) if at in reply.numbers)
+            return ParsedCount(None, status, _judged(reply.numbers[first]).lenient)
+    return None
+
+
+def _judged(number: Number, status: ValuedStatus = "ok") -> ParsedCount:
+    negative, whole, fraction = number.canonical
     if negative:
         return ParsedCount(None, "negative", None)
     if fraction:
@@ -277,4 +366,42 @@ def _judge(number: str, status: ValuedStatus) -> ParsedCount:
     # Looked at as text: int() refuses thousands of digits.
     if len(whole) > _MOST_DIGITS:
         return ParsedCount(None, "out_of_range", None)
-    return ParsedCount(int(whole), status, int(whole))
+    return ParsedCount(int(whole), status, int(whole), (number.start, number.end))
+
+
+# Digits apart. ----------------------------------------------------------------------------------------------------
+
+
+def _digit_by_digit(skeleton: str, numbers: Mapping[int, Number], mode: Mode) -> ParsedCount | None:
+    """What a reply that writes one digit at a time gives: the count in mode `reversed`, none in the others."""
+    single = all(len(number.digits) == 1 for number in numbers.values())
+    if mode == "reversed":
+        places = list(numbers) if single and phrases.DIGITS_LISTED.fullmatch(skeleton) else _named(skeleton, numbers)
+        if not places:
+            return None
+        value = int("".join(numbers[place].digits for place in reversed(places)))
+        first, last = min(places), max(places)
+        return ParsedCount(value, "ok", value, (numbers[first].start, numbers[last].end))
+    if single and phrases.DIGITS_APART.fullmatch(skeleton):
+        together = "".join(number.digits for number in numbers.values())
+        return ParsedCount(None, "split_digits", _judged(Number(0, 0, together)).lenient)
+    return None
+
+
+def _named(skeleton: str, numbers: Mapping[int, Number]) -> list[int]:
+    """Units and tens by their names; none where the reply has another number that they do not spell."""
+    match = phrases.DIGITS_NAMED.search(skeleton)
+    if match is None:
+        return []
+    units, tens = (match.start("units"), match.start("tens")) if match["units"] else (
+        match.start("last_units"), match.start("first_tens")
+    )  # fmt: skip
+    spelled = numbers[units].digits + numbers[tens].digits
+    others = {number.digits for place, number in numbers.items() if place not in (units, tens) and skeleton[place] == DIGITS}
+    return [units, tens] if len(spelled) == len("21") and others <= {spelled} else []
+
+
+def _turned(number: Number) -> Number:
+    """A number whose digits are written from the units on. As text, since "01" is 10 then."""
+    written = number.digits.isdecimal() and number.end - number.start == len(number.digits)
+    return replace(number, digits=number.digits[::-1]) if written else number
