@@ -10,7 +10,7 @@ Source: the measurement specification, sections 3, 4 and 11.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmms_eval_tasks.parsing import Mode, parse_count
+from lmms_eval_tasks.parsing import ParsedCount, parse_count
 
 Document = Mapping[str, Any]
 
@@ -23,12 +23,12 @@ def process_results(doc: Document, results: Sequence[str]) -> dict[str, Any]:
         dots) and `mae` (its absolute value), both None where the reply gives no count. Beside them, for the sample log:
         `id`, `count` (true), `predicted` (None where the reply gives none) and `status`, as in `parsing`.
     """
-    return _scores(doc, results, mode="first")
+    return _scores(doc, parse_count(results[0], mode="first"))
 
 
 def process_final(doc: Document, results: Sequence[str]) -> dict[str, Any]:
     """Score a reply that reasons before it answers, as `process_results` does: its final answer counts."""
-    return _scores(doc, results, mode="final")
+    return _scores(doc, parse_count(results[0], mode="final"))
 
 
 def process_reversed(doc: Document, results: Sequence[str]) -> dict[str, Any]:
@@ -36,18 +36,17 @@ def process_reversed(doc: Document, results: Sequence[str]) -> dict[str, Any]:
 
     `predicted` is the count that is meant, not the number as it is written.
     """
-    return _scores(doc, results, mode="reversed")
+    return _scores(doc, parse_count(results[0], mode="reversed"))
 
 
 def process_words(doc: Document, results: Sequence[str]) -> dict[str, Any]:
     """Score a reply in words, as `process_results` does, with `in_words`: 1.0 for a count without a digit, else 0.0."""
-    scores = _scores(doc, results, mode="first")
-    spelled = scores["predicted"] is not None and not any(char.isdecimal() for char in results[0])
-    return {**scores, "in_words": float(spelled)}
+    parsed = parse_count(results[0])
+    spelled = parsed.span is not None and not any(char.isdecimal() for char in results[0][slice(*parsed.span)])
+    return {**_scores(doc, parsed), "in_words": float(spelled)}
 
 
-def _scores(doc: Document, results: Sequence[str], *, mode: Mode) -> dict[str, Any]:
-    parsed = parse_count(results[0], mode=mode)
+def _scores(doc: Document, parsed: ParsedCount) -> dict[str, Any]:
     error = None if parsed.value is None else parsed.value - doc["count"]
     return {
         "accuracy": float(error == 0),

@@ -73,9 +73,7 @@ def decode_pieces(token_ids: Sequence[int], *, decode: Callable[[Sequence[int]],
     return tuple(pieces)
 
 
-def digit_steps(
-    pieces: Sequence[str], value: int | None, span: Span | None, *, mode: Mode = "first"
-) -> DigitSteps:
+def digit_steps(pieces: Sequence[str], value: int | None, span: Span | None, *, mode: Mode = "first") -> DigitSteps:
     """Find the token of each digit of the parsed count, where the parser read it and nowhere else.
 
     Leading zeros are no digits of the value.

@@ -122,8 +122,9 @@ def _parse(text: str, mode: Mode) -> ParsedCount:
     if not reply.places:
         return ParsedCount(None, "refusal" if phrases.REFUSED.search(skeleton) else "none", None)
     rules = FINAL_RULES if mode == "final" else RULES
-    taken, status = _taken(reply, rules), "ok"
-    if taken is None and mode == "final":
+    status: ValuedStatus = "ok"
+    taken, matched = _taken(reply, rules)
+    if mode == "final" and not matched:
         taken, status = _last(reply), "fallback_last"
     if hedged := _hedged(reply, reply.places[0] if taken is None else taken):
         return hedged
@@ -171,8 +172,9 @@ class _Reply:
 
     def _joint(self, place: int, other: int) -> bool:
         between = self.all[place + 1 : other]
-        joint = phrases.JOINT.search(between) and not phrases.SENTENCE_END.search(between)
-        return bool(joint) and not self.equal([place, other])
+        if between.startswith("}") or phrases.SENTENCE_END.search(between) or self.equal([place, other]):
+            return False
+        return not between.strip() or phrases.JOINT.search(between) is not None
 
     def behind(self, place: int) -> "_Reply":
         """What comes after a place."""
@@ -251,7 +253,7 @@ def _with_brackets(reply: _Reply) -> int | None:
     """The number that the reply begins with, where all others stand in brackets after it."""
     match = phrases.LEADING.match(reply.skeleton)
     outside = phrases.BRACKETS.sub("", reply.skeleton)
-    return match.start("n") if match and outside.count(DIGITS) == 1 else None
+    return match.start("n") if match and outside.count(DIGITS) == 1 and len(reply.places) > 1 else None
 
 
 def _dots(reply: _Reply) -> int | None:
@@ -284,12 +286,12 @@ _STATEMENTS: tuple[Rule, ...] = (_answered, _counted, _concluded)
 """Rules whose number stands for the whole reply, wherever it is."""
 
 
-def _taken(reply: _Reply, rules: Sequence[Rule]) -> int | None:
-    """The place of the number that the first matching rule takes; None where none matches, or a statement disagrees."""
+def _taken(reply: _Reply, rules: Sequence[Rule]) -> tuple[int | None, bool]:
+    """The number that the first matching rule takes, None where a statement disagrees; and whether a rule matches."""
     correction = _correction(reply)
     if correction is not None:
-        corrected = _taken(reply.behind(correction), rules)
-        return None if corrected is None or _contradicted(reply, correction, corrected) else corrected
+        corrected, matched = _taken(reply.behind(correction), rules)
+        return (None, True) if corrected and _contradicted(reply, correction, corrected) else (corrected, matched)
     for rule in rules:
         taken = rule(reply)
         if taken is not None:
@@ -297,8 +299,8 @@ def _taken(reply: _Reply, rules: Sequence[Rule]) -> int | None:
             # After a reasoning, an answer by this name is the last word.
             if not (rule is _answered and rules is FINAL_RULES) and (first := _first_line(reply)) is not None:
                 stated.append(first)
-            return taken if reply.equal([taken, *stated]) else None
-    return None
+            return (taken if reply.equal([taken, *stated]) else None), True
+    return None, False
 
 
 def _correction(reply: _Reply) -> int | None:
@@ -376,9 +378,12 @@ def _digit_by_digit(skeleton: str, numbers: Mapping[int, Number], mode: Mode) ->
     """What a reply that writes one digit at a time gives: the count in mode `reversed`, none in the others."""
     single = all(len(number.digits) == 1 for number in numbers.values())
     if mode == "reversed":
-        places = list(numbers) if single and phrases.DIGITS_LISTED.fullmatch(skeleton) else _named(skeleton, numbers)
+        listed = single and phrases.DIGITS_LISTED.fullmatch(skeleton)
+        places = list(numbers) if listed else _named(skeleton, numbers)
         if not places:
             return None
+        if not listed and not _spelled_alone(skeleton, numbers, places):
+            return ParsedCount(None, "multi", _judged(numbers[places[0]]).lenient)
         value = int("".join(numbers[place].digits for place in reversed(places)))
         first, last = min(places), max(places)
         return ParsedCount(value, "ok", value, (numbers[first].start, numbers[last].end))
@@ -389,16 +394,20 @@ def _digit_by_digit(skeleton: str, numbers: Mapping[int, Number], mode: Mode) ->
 
 
 def _named(skeleton: str, numbers: Mapping[int, Number]) -> list[int]:
-    """Units and tens by their names; none where the reply has another number that they do not spell."""
+    """The places of units and tens by their names, in this order; none where they are not both there as digits."""
     match = phrases.DIGITS_NAMED.search(skeleton)
     if match is None:
         return []
-    units, tens = (match.start("units"), match.start("tens")) if match["units"] else (
-        match.start("last_units"), match.start("first_tens")
-    )  # fmt: skip
-    spelled = numbers[units].digits + numbers[tens].digits
-    others = {number.digits for place, number in numbers.items() if place not in (units, tens) and skeleton[place] == DIGITS}
-    return [units, tens] if len(spelled) == len("21") and others <= {spelled} else []
+    names = ("units", "tens") if match["units"] else ("last_units", "first_tens")
+    places = [match.start(name) for name in names]
+    return places if all(len(numbers[place].digits) == 1 for place in places) else []
+
+
+def _spelled_alone(skeleton: str, numbers: Mapping[int, Number], places: Sequence[int]) -> bool:
+    """Whether all other numbers in digits are what the digits at these places spell."""
+    spelled = "".join(numbers[place].digits for place in places)
+    others = [place for place in numbers if place not in places and skeleton[place] == DIGITS]
+    return all(numbers[place].digits == spelled for place in others)
 
 
 def _turned(number: Number) -> Number:

@@ -10,6 +10,8 @@ Source: the measurement specification, section 3.
 import re
 
 N = "[#@]"
+# A number that a statement announces: not that of a point of a list, as in "Let's count them:\n1. Top left".
+_STATED = r"(?P<n>(?:(?<!\n)|(?!.[.)]\s+[^\W\d]))[#@])"
 
 # Parts of patterns.
 _ABOUT = r"(?:(?:about|exactly|approximately|around|roughly|nearly|almost|only|just)\s++)?+"
@@ -21,7 +23,9 @@ _ADJECTIVES = (
 _DOTS = rf"\s*+{_ADJECTIVES}{_DOT}"
 _PARTS = r"(?:rows?|columns?|lines?|groups?|clusters?|times|colou?rs?|corners?)\b"
 _SHAPED = r"(?:(?:horizontal|vertical|diagonal|equal|full|main|larger?|smaller?|different|distinct|separate)\s++)?+"
-_OTHERS = r"(?:images?|pictures?|photos?|quadrants?|sections?|sides?|degrees?|percent|pixels?|seconds?|minutes?|years?)\b"
+_OTHERS = (
+    r"(?:images?|pictures?|photos?|quadrants?|sections?|sides?|degrees?|percent|pixels?|seconds?|minutes?|years?)\b"
+)
 _PLACES = (
     r"(?:first|second|third|fourth|fifth|last|next|top|bottom|left|right|upper|lower|middle|cent(?:er|re)|corners?|edges?"
     r"|other|outer|inner|outside|inside|row|column|line)\b"
@@ -81,14 +85,14 @@ UNSAID = (
 """Numbers of which none is the count: rows of dots, and operands without a result."""
 
 ANSWERED = re.compile(
-    rf"(?:\\boxed\s*+\{{|\banswer(?:\s++to\b[^#@·.:\n]{{0,60}}?)?[\"'\s)]*+(?:(?:is|are|would be)\b|[:=])){_FILLER}(?P<n>{N})"
+    rf"(?:\\boxed\s*+\{{|\banswer(?:\s++to\b[^#@·.:\n]{{0,60}}?)?[\"'\s)]*+(?:(?:is|are|would be)\b|[:=])){_FILLER}{_STATED}"
 )
 """A box, or an answer by this name."""
 
 COUNTED = re.compile(
     r"(?<!row )(?<!column )(?<!line )(?<!group )\b(?:(?P<total>total[a-z]*+)|[a-z]{0,12}?count|num(?:ber)?(?:of)?(?:dots|circles)?)\b"
     rf"(?!(?:\s++[a-z]++){{0,7}}?\s++(?:{_PARTS}|steps?\b|shapes?\b|each\b|{_PLACES}))"
-    rf"(?:\s++[a-z]++){{0,8}}?[\"'\s]*+(?:(?:is|are|equals)\b|[:=]){_FILLER}(?P<n>{N})"
+    rf"(?:\s++[a-z]++){{0,8}}?[\"'\s]*+(?:(?:is|are|equals)\b|[:=]){_FILLER}{_STATED}"
 )
 """A count, a number or a total by this name, of all that is there."""
 
@@ -101,7 +105,7 @@ FIRST_LINE = re.compile(
 """A number alone, and an explanation below it."""
 
 CONCLUDED = re.compile(
-    rf"(?:\b(?:so|thus|therefore|hence|altogether|overall|in total|total)\b|=){_FILLER}(?P<n>{N})"
+    rf"(?:\b(?:so|thus|therefore|hence|altogether|overall|in total|total)\b|=){_FILLER}{_STATED}"
     rf"|(?P<m>{N})(?:{_DOTS})?+[\s,(]*+(?:in\s++(?:total|all)|altogether|overall|total)\b"
 )
 """What follows, or the sum."""

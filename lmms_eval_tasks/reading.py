@@ -12,6 +12,7 @@ from lmms_eval_tasks.thoughts import Span, outside_thoughts
 
 # Characters read at either end of a reply that is longer than both: no task generates as many.
 _END = 1 << 14
+_BLANKS = " \n\t"
 _MOST_FOLDED = 4  # characters that one becomes: longer ones are words, without digits
 
 _THOUSANDS_SPACE = re.compile(r"[\u00a0\u2007\u2009\u202f](?<=\d.)(?=\d{3}(?!\d))")
@@ -73,11 +74,13 @@ def _shortened(reply: str, spans: list[Span]) -> list[Span]:
     if length <= 2 * _END:
         return spans
     head, tail = _first(spans, _END), _last(spans, _END)
-    head_end, tail_start = head[-1][1], tail[0][0]
-    cut_head = max(reply.rfind(blank, head[-1][0], head_end) for blank in " \n\t")
-    cut_tail = min((at for blank in " \n\t" if (at := reply.find(blank, tail_start, tail[0][1])) >= 0), default=-1)
-    head[-1] = (head[-1][0], max(cut_head, head[-1][0]))
-    tail[0] = (cut_tail, tail[0][1]) if cut_tail >= 0 else (tail[0][1], tail[0][1])
+    (head_start, head_end), (tail_start, tail_end) = head[-1], tail[0]
+    last_blank = max(reply.rfind(blank, head_start, head_end) for blank in _BLANKS)
+    first_blank = min(
+        (at for blank in _BLANKS if (at := reply.find(blank, tail_start, tail_end)) >= 0), default=tail_start
+    )
+    head[-1] = (head_start, last_blank if last_blank >= 0 else head_end)
+    tail[0] = (first_blank, tail_end)
     return head + tail
 
 

@@ -1,8 +1,8 @@
 """Bringing the probe's numbers into lmms-eval's own table, results file and samples, for any task.
 
 lmms-eval scores a document from strings alone. So the task *instance* is extended: `apply_filters` leaves responses
-that remember which request they belong to when they are read, and `process_results` adds that request's numbers to the
-task's own metrics. Aggregation, standard errors and files are then lmms-eval's.
+that remember which request they belong to when they are read, and `process_results` takes thoughts out
+of our own tasks' replies and adds that request's numbers to the task's own metrics. Aggregation, standard errors and files are then lmms-eval's.
 """
 
 import threading
@@ -28,13 +28,21 @@ class _NotedResponses(dict[str, Any]):
 
 
 @contextmanager
-def emitting(task: Any, keys: Sequence[str], numbers_of: Callable[[Any, Mapping[str, Any]], Numbers]) -> Iterator[None]:
+def emitting(
+    task: Any,
+    keys: Sequence[str],
+    numbers_of: Callable[[Any, Mapping[str, Any], Any], Numbers],
+    *,
+    spoken_of: Callable[[Any, Any], Any],
+) -> Iterator[None]:
     """Add metrics to a task for the time of the context.
 
     Args:
         task: An lmms-eval task.
         keys: Names of the added metrics; each document carries all of them, None where undefined.
-        numbers_of: Looks up the numbers of a request (an lmms-eval `Instance`), given what the task scored it.
+        numbers_of: Looks up the numbers of a request (an lmms-eval `Instance`), given what the task scored it and the
+            reply that it scored.
+        spoken_of: Takes out of a request's reply what the task must not score: its thoughts.
     """
     current = threading.local()  # lmms-eval scores documents in a pool of threads
     apply_filters, process_results = task.apply_filters, task.process_results
@@ -47,9 +55,11 @@ def emitting(task: Any, keys: Sequence[str], numbers_of: Callable[[Any, Mapping[
             request.filtered_resps = _NotedResponses(request.filtered_resps, note)
         return filtered
 
-    def process_results_and_add(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        scored = process_results(*args, **kwargs)
-        numbers = numbers_of(current.request, scored)
+    def process_results_and_add(doc: Any, results: Sequence[Any], **kwargs: Any) -> dict[str, Any]:
+        request = current.request
+        spoken = [spoken_of(request, reply) for reply in results]
+        scored = process_results(doc, spoken, **kwargs)
+        numbers = numbers_of(request, scored, results[0] if results else None)
         return {**scored, **{key: numbers.get(key) for key in keys}}
 
     with ExitStack() as stack:

@@ -29,6 +29,8 @@ class Measures:
 
     digits: Mode | None
     """How the digits of its replies are found; None where they are none."""
+    ours: bool
+    """Whether it is scored by this package, which never scores a thought."""
     dots: tuple[Dots | None, ...]
     """Those of its documents, by `doc_id`; empty for a task without dots."""
     middle: tuple[int, ...]
@@ -80,6 +82,7 @@ def measures_of(task: Any, target: Target, *, reliance: bool) -> Measures:
     digits = digit_mode(task.config.metadata)
     return Measures(
         digits=digits,
+        ours=getattr(task.config.process_results, "__module__", "").startswith("lmms_eval_tasks."),
         dots=tuple(map(dots_of, rows.select_columns(list(DOTS_COLUMNS)))) if known else (),
         middle=_recorded_middle(target),
         repeated=(task.config.repeats or 1) > 1,

@@ -13,19 +13,22 @@ from typing import Any
 
 import torch
 from lmms_eval import evaluator
+from lmms_eval.api.reasoning import parse_reasoning_tags_config
 from loguru import logger
 
 from halo_probe.archive.maps import MapWriter
 from halo_probe.archive.store import finished_answers, own_folder
 from halo_probe.capture.recorder import Target
-from halo_probe.errors import CaptureError
+from halo_probe.errors import CaptureError, UsageError
 from halo_probe.lmms.answering.answering import METHODS, Answering
 from halo_probe.lmms.answering.ledger import Ledger
 from halo_probe.lmms.arguments import Arguments
 from halo_probe.lmms.boundary import ending_loudly, stop_after_results
 from halo_probe.lmms.probed import ProbedRun
 from halo_probe.lmms.signature import run_signature
+from halo_probe.lmms.thoughts import thinking_of
 from halo_probe.lmms.wandb_table import fit_for_loggers, log_heatmaps
+from lmms_eval_tasks.digits import digit_mode
 
 _RUN = "_halo_run"
 _ORIGINAL = "_halo_original"
@@ -77,6 +80,7 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
     batch = int(run.lm.batch_size) if run.arguments.batching == "batch" else 1
     with ending_loudly(), ExitStack() as stack:
         _warn_of_another_headline(run.target)
+        _require_direct_digits(run.arguments, tasks)
         signature = run_signature(
             run.target, base=run.base, arguments=run.arguments, batch=batch, tasks=tasks, call=kwargs
         )
@@ -87,7 +91,8 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
             finished = finished_answers(folder, signature=signature, resume=run.arguments.resume, rank=rank)
             writer = MapWriter(folder, signature=signature, max_gb=run.arguments.max_gb, rank=rank)
             stack.enter_context(writer)
-        ledger = Ledger(run=run, tasks=tasks, writer=writer, answers=finished)
+        thinking = thinking_of(run.lm, tags=_reasoning_tags(kwargs.get("cli_args"), tasks))
+        ledger = Ledger(run=run, thinking=thinking, tasks=tasks, writer=writer, answers=finished)
         with Answering(run=run, ledger=ledger, batch=batch).keeping(kwargs.get("response_cache")):
             results = evaluate(**kwargs)
     account = _gather(ledger.account())
@@ -122,6 +127,32 @@ def _warn_of_another_headline(target: Target) -> None:
     shown = target.layers[-1].index
     if shown != target.last_layer:
         logger.warning(f"The table shows the attention of layer {shown}; the model's last is {target.last_layer}.")
+
+
+def _require_direct_digits(arguments: Arguments, tasks: Mapping[str, Any]) -> None:
+    """Refuse an intervention that counts the digits of replies which do not begin with their answer.
+
+    Raises:
+        UsageError: If a task reasons before it answers.
+    """
+    did = arguments.intervention
+    reasoning = sorted(name for name, task in tasks.items() if digit_mode(task.config.metadata) == "final")
+    if did and did.counts_digits and reasoning:
+        raise UsageError(
+            f"intervention={did.name} at {did.steps}: it counts digits from the first token of a reply, and the replies "
+            f"of {', '.join(reasoning)} reason before they answer. Leave the task out, or give steps that count no "
+            "digits, such as @all or @prefill_last."
+        )
+
+
+def _reasoning_tags(cli_args: Any, tasks: Mapping[str, Any]) -> list[Any]:
+    """The marks of thoughts that lmms-eval is told of, by its command or by a task."""
+    given = [getattr(task.config, "reasoning_tags", None) for task in tasks.values()]
+    told = [
+        parse_reasoning_tags_config(cli_value=getattr(cli_args, "reasoning_tags", None), task_value=one)
+        for one in given
+    ]
+    return [tags for one in told for tags in one or ()]
 
 
 def _gather(account: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Intervention:
     """`knockout` alone: places among the image tokens, from 0; all of them by default."""
     steps: Steps | int = "all"
     """`prefill_last` is the step that predicts the first token. `d1` is every step up to the one that writes the first
-    digit, `d2` the one after it. A number is that generation step, from 0."""
+    digit, `d2` the one after it: of a reply that begins with its answer. A number is that generation step, from 0."""
     layers: Layers | tuple[int, ...] = "all"
     """`mid` is from floor(.4 L) to ceil(.65 L), exclusive; indices are those of the language model's layers, negative
     ones from the end."""
@@ -95,6 +95,11 @@ class Intervention:
     def needs_plain_pass(self) -> bool:
         """Whether `resolve` has to come first."""
         return self.name == "adapt" or self.name in _MASKS
+
+    @property
+    def counts_digits(self) -> bool:
+        """Whether it has to know the digits of the reply, which it counts from the first token on."""
+        return self.steps in ("d1", "d2") or self.name in _MASKS
 
     def require_resolved(self) -> None:
         """Refuse what cannot be applied as it is.

@@ -24,7 +24,7 @@ from halo_probe.capture.recorder import recording_generate
 from halo_probe.errors import CaptureError, HaloError, NoImageTokensError
 from halo_probe.lmms.answering.batches import Document, check_reply, logging_reads, match_rows
 from halo_probe.lmms.answering.draws import Draws
-from halo_probe.lmms.answering.ledger import Ledger
+from halo_probe.lmms.answering.ledger import OPENED, Ledger
 from halo_probe.lmms.answering.random_states import States, drawing_nothing, random_states, restore_states
 from halo_probe.lmms.answering.results import result_of
 from halo_probe.lmms.base_model import carries_image, most_tokens, stops, without_chatter
@@ -33,12 +33,19 @@ from halo_probe.lmms.emission import emitting
 from halo_probe.lmms.passes.plain_pass import resolve_for
 from halo_probe.lmms.passes.reliance import DigitVocabulary, digit_vocabulary, record_reliance
 from halo_probe.lmms.probed import ProbedRun
+from halo_probe.lmms.thoughts import watching_prompts
+from lmms_eval_tasks.thoughts import outside_thoughts
 
 METHODS = ("generate_until", "generate_until_multi_round")
 """Methods of a base model whose answers are recorded."""
 
 TEXT_ONLY = "halo_text_only"
 """Key of a task's metadata: true where no document has an image by design."""
+
+_NO_THOUGHT = (
+    "Turn the thought off (enable_thinking=false where the base model takes it), or give steps that count no digits, "
+    "such as @all or @prefill_last."
+)
 
 _Answer = Callable[[list[Any]], list[Any]]
 _Slab = Sequence[tuple[Key, Any]]
@@ -73,7 +80,14 @@ class Answering:
         own = vars(self.run.lm)
         with ExitStack() as stack:
             for name, task in self.ledger.tasks.items():
-                stack.enter_context(emitting(task, self.ledger.measures[name].keys, self.ledger.numbers_of))
+                stack.enter_context(
+                    emitting(
+                        task,
+                        self.ledger.measures[name].keys,
+                        self.ledger.numbers_of,
+                        spoken_of=self.ledger.spoken_of,
+                    )
+                )
             methods = {name: getattr(self.run.lm, name) for name in METHODS}
             for name, answer in methods.items():
                 own[name] = partial(self._answer, answer)
@@ -187,7 +201,7 @@ class Answering:
         """
         failed: list[CaptureError] = []
         with logging_reads(self.run.lm) as reads:
-            answered, generations = self._generate(
+            answered, generations, opened = self._generate(
                 answer,
                 [request for _, request in slab],
                 on_error=failed.append,
@@ -206,13 +220,19 @@ class Answering:
         except CaptureError as error:
             stop(CaptureError(f"{slab[0][1].task_name}: {error}"))
         drawn = self.draws.since(before)
-        return {
-            key: result_of(self.ledger.answers[key])
-            if self._is_stored(key, request)
-            else self.ledger.keep(key, answered[index], [generation], cached, drawn=drawn)
-            for generation, index in zip(generations, rows, strict=True)
-            for key, request in [slab[index]]
-        }
+        results = {}
+        for generation, index, opening in zip(generations, rows, opened, strict=True):
+            key, request = slab[index]
+            if self._is_stored(key, request):
+                results[key] = result_of(self.ledger.answers[key])
+                continue
+            self._require_digits_in_place(partial(self._note_error, key, request, failed), generation, opening)
+            halo = {OPENED: opening} if opening else {}
+            if key not in self.ledger.failures:
+                results[key] = self.ledger.keep(key, answered[index], [generation], cached, drawn=drawn, halo=halo)
+            else:
+                results[key] = answered[index]
+        return results
 
     def _answer_one(self, answer: _Answer, key: Key, request: Any, cached: Mapping[Key, Any], *, after: States) -> Any:
         """Answer one document.
@@ -237,14 +257,24 @@ class Answering:
                 intervention, halo["intervention"] = resolve_for(intervention, answer, request, model=model)
             if failed:  # there is nothing to intervene with: the answer is the model's own, and no evidence
                 intervention = None
-        (answered,), generations = self._generate(answer, [request], on_error=note_error, intervention=intervention)
+        (answered,), generations, opened = self._generate(
+            answer, [request], on_error=note_error, intervention=intervention
+        )
         restore_states(after)
         if not generations and not failed:
             self.ledger.fail(key, "its answer came without a call of the model's generate()")
+        opening = next(iter(opened), "")
+        if opening:
+            halo[OPENED] = opening
+        if generations and not failed:
+            self._require_digits_in_place(note_error, generations[0], opening)
         digits = self.ledger.measures[key[0]].digits_of(key[1])
         if digits and generations and not failed and key[2] == 0:  # another repeat would give the same
+            closing = self.ledger.thinking.closing(opening) if opening else ""
             with self._passing(note_error) as model:
-                halo |= record_reliance(answer, request, model=model, vocabulary=self._vocabulary, digits=digits)
+                halo |= record_reliance(
+                    answer, request, model=model, vocabulary=self._vocabulary, digits=digits, closing=closing
+                )
         if key in self.ledger.failures:
             return answered
         drawn = self.draws.since(before)
@@ -277,15 +307,42 @@ class Answering:
         *,
         on_error: Callable[[CaptureError], None],
         intervention: Intervention | None,
-    ) -> tuple[list[Any], list[Generation]]:
+    ) -> tuple[list[Any], list[Generation], list[str]]:
+        """Let the base model answer.
+
+        Returns:
+            Its answers; what was recorded, row by row; and with what the prompt of each row has opened a thought.
+        """
         assert self.run.target is not None
         generations: list[Generation] = []
         recording = recording_generate(
             self.run.target, deliver=generations.extend, on_error=on_error, intervention=intervention
         )
         trying = nullcontext() if self.tried else before_first_call(self.run.target, self._try)
-        with recording, trying, without_chatter(self.run.lm):
-            return answer(requests), generations
+        model, decode = self.run.target.model, self.run.lm.tokenizer.decode
+        with recording, trying, watching_prompts(model, decode) as prompts, without_chatter(self.run.lm):
+            answered = answer(requests)
+        copies = len(generations) // max(len(prompts), 1)  # several replies to one prompt
+        opened = [self.ledger.thinking.opened(prompt) for prompt in prompts for _ in range(copies)]
+        return answered, generations, opened or [""] * len(generations)
+
+    def _require_digits_in_place(
+        self, on_error: Callable[[CaptureError], None], generation: Generation, opened: str
+    ) -> None:
+        """Refuse an answer with a thought where the intervention counts digits: it has counted those of the thought."""
+        intervention = self.run.arguments.intervention
+        if intervention is None or not intervention.counts_digits:
+            return
+        text = self.run.lm.tokenizer.decode(generation.token_ids)
+        spoken = outside_thoughts(text, self.ledger.thinking.marks, opened=bool(opened))
+        if sum(end - start for start, end in spoken) < len(text):
+            where = f"the prompt opens a thought ({opened.strip()})" if opened else "the reply holds a thought"
+            on_error(
+                CaptureError(
+                    f"{where}, and {intervention.name} at {intervention.steps} counts digits from the first token, so it "
+                    f"acts on the digits of the thought. {_NO_THOUGHT}"
+                )
+            )
 
     def _try(self, call: Call) -> None:
         """Prove the capture on the first document that has an image, and bound the size of the maps."""

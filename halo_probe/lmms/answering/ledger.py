@@ -11,14 +11,20 @@ from loguru import logger
 from halo_probe.archive.answers import Answer, Key
 from halo_probe.archive.generation import Generation
 from halo_probe.archive.maps import MapWriter
+from halo_probe.lmms.answering.hearing import Heard, hear
 from halo_probe.lmms.answering.results import result_of, token_counts
 from halo_probe.lmms.emission import Numbers
 from halo_probe.lmms.measures import Measures, measures_of
 from halo_probe.lmms.probed import ProbedRun
+from halo_probe.lmms.thoughts import Thinking
 from halo_probe.metrics.consistency import consistency
 from halo_probe.score.values import digit_values, summarize, token_values
 from halo_probe.statistics.reliance import reliance_values
-from lmms_eval_tasks.digits import decode_pieces, digit_steps
+from lmms_eval_tasks.digits import DigitSteps, decode_pieces, digit_steps
+from lmms_eval_tasks.parsing import Mode, parse_count
+
+OPENED = "prompt_opens_thought"
+"""Key of a sample: with what the prompt has opened a thought, where it has."""
 
 
 @dataclass
@@ -26,6 +32,8 @@ class Ledger:
     """The answers of one run, until lmms-eval asks for them."""
 
     run: ProbedRun
+    thinking: Thinking
+    """How the model marks its thoughts."""
     tasks: Mapping[str, Any]
     """The tasks that are recorded, by name."""
     writer: MapWriter | None
@@ -39,11 +47,14 @@ class Ledger:
     """What was answered by an earlier run, by other processes too."""
     measures: Mapping[str, Measures] = field(init=False)
     """What is measured of each task."""
+    special: frozenset[str] = field(init=False)
+    """The special tokens, which base models leave out of a reply."""
 
     def __post_init__(self) -> None:
         target, reliance = self.run.target, self.run.arguments.reliance
         assert target is not None
         self.earlier = frozenset(self.answers)
+        self.special = frozenset(getattr(self.run.lm.tokenizer, "all_special_tokens", ()))
         self.measures = {name: measures_of(task, target, reliance=reliance) for name, task in self.tasks.items()}
 
     def keep(  # noqa: PLR0913 - all that there is of an answer
@@ -94,8 +105,25 @@ class Ledger:
         logger.error(f"halo-probe: {task}, document {document}: {reason}")
         self.failures[key] = reason
 
-    def numbers_of(self, request: Any, scored: Mapping[str, Any]) -> Numbers:
-        """Numbers of a request's first answer, beside what the task made of it."""
+    def hear(self, answer: Answer, reply: str) -> Heard:
+        """A reply that is scored, laid on the tokens of an answer."""
+        values = answer.values[0]
+        return hear(
+            reply,
+            values.tokens[: values.content.stop],
+            marks=self.thinking.marks,
+            opened=answer.halo.get(OPENED, ""),
+            special=self.special,
+        )
+
+    def spoken_of(self, request: Any, reply: Any) -> Any:
+        """A reply of one of our tasks without what the model thought: its tokens say more of that than its text."""
+        answer = self.answers.get((request.task_name, request.doc_id, 0))
+        known = answer is not None and answer.recorded and isinstance(reply, str)
+        return self.hear(answer, reply).text if known and self.measures[request.task_name].ours else reply
+
+    def numbers_of(self, request: Any, scored: Mapping[str, Any], reply: Any) -> Numbers:
+        """Numbers of a request's first answer, beside what the task made of its reply."""
         answer = self.answers.get((request.task_name, request.doc_id, 0))
         if answer is None or not answer.recorded:
             return {}
@@ -103,18 +131,28 @@ class Ledger:
         mode = self.measures[request.task_name].digits
         if mode is None:
             return numbers
-        values = answer.values[0]
-        content = [values.tokens[step] for step in values.content]
-        digits = digit_steps(content, scored.get("predicted"), mode=mode)
+        digits = self._digits(answer, reply, mode=mode, predicted=scored.get("predicted"))
         answer.halo |= {"digit_status": digits.status, "digit_steps": digits.steps}
         agreed = consistency(self._replies(request), mode=mode)
-        return {**numbers, **digit_values(values, digits), **agreed, **reliance_values(answer.halo)}
+        return {**numbers, **digit_values(answer.values[0], digits), **agreed, **reliance_values(answer.halo)}
+
+    def _digits(self, answer: Answer, reply: Any, *, mode: Mode, predicted: Any) -> DigitSteps:
+        """The digits of a count, where the parser read it; not found where the task made another number of the reply."""
+        heard = self.hear(answer, str(reply))
+        parsed = parse_count(heard.text, mode=mode)
+        span = heard.span(parsed.span) if parsed.value == predicted else None
+        values = answer.values[0]
+        return digit_steps([values.tokens[step] for step in values.content], parsed.value, span, mode=mode)
 
     def _replies(self, request: Any) -> list[str]:
-        """All answers to the document of a request that are one text, in order."""
+        """All answers to the document of a request that are one text, in order, without their thoughts."""
         repeats = range(self.tasks[request.task_name].config.repeats or 1)
         found = (self.answers.get((request.task_name, request.doc_id, repeat)) for repeat in repeats)
-        return [answer.text for answer in found if answer and isinstance(answer.text, str)]
+        return [
+            self.hear(answer, answer.text).text if answer.recorded else answer.text
+            for answer in found
+            if answer and isinstance(answer.text, str)
+        ]
 
     def account(self) -> dict[str, Any]:
         """How many answers were recorded, by an earlier run too, had no image, or failed."""

@@ -1,7 +1,8 @@
 """Visual reliance: what the image does to the distribution of each digit, the true digits before it given.
 
 Nothing is selected on the outcome: the true digits are forced as the beginning of the reply, right after the prompt,
-also where the model would have begun with words. Distributions are softmaxes in float64 of the raw logits, before
+also where the model would have begun with words. Where the prompt opens a thought, the thought is closed first, in the way
+of the chat template: a digit within a thought says nothing of the answer. Distributions are softmaxes in float64 of the raw logits, before
 `generate` processes them.
 
 Source: the measurement specification, section 9.
@@ -66,8 +67,14 @@ def digit_vocabulary(tokenizer: Any, model: Any) -> DigitVocabulary:
     return DigitVocabulary(tokenizer=tokenizer, digits=digit_tokens(tokenizer), ends=frozenset(known - {None}))
 
 
-def record_reliance(
-    answer: AnswerRequests, request: Any, *, model: PreTrainedModel, vocabulary: DigitVocabulary, digits: str
+def record_reliance(  # noqa: PLR0913 - all that a document's measurement depends on
+    answer: AnswerRequests,
+    request: Any,
+    *,
+    model: PreTrainedModel,
+    vocabulary: DigitVocabulary,
+    digits: str,
+    closing: str | None = "",
 ) -> dict[str, Any]:
     """Measure a document, by two passes and one for each digit.
 
@@ -77,10 +84,13 @@ def record_reliance(
         model: What the base model runs.
         vocabulary: Its tokens.
         digits: The true count, in the order in which it is asked for.
+        closing: What closes the thought that the prompt has opened; empty where it has opened none, None where the chat
+            template does not say how.
 
     Returns:
-        For the sample, ready for JSON: `reliance` is `measured`, or `merged` where a token carries several digits and
-        nothing is measured; `true_digits` are the digits. For each of them, in `digit_probabilities` what each of
+        For the sample, ready for JSON: `reliance` is `measured`, or why nothing is: `merged` where a token carries
+        several digits, `open_thought` where a thought cannot be closed; `true_digits` are the digits, `thought_closed`
+        is what closed the thought of the prompt, if it has one. For each of them, in `digit_probabilities` what each of
         `ALPHABET` gets with the image, in `digit_probabilities_blank` with a blank one, in
         `digit_probabilities_knockout` with the image keys knocked out in all layers at that step alone.
 
@@ -90,19 +100,25 @@ def record_reliance(
     tokens = vocabulary.spell(digits)
     if tokens is None:
         return {"reliance": "merged", "true_digits": digits}
+    if closing is None:
+        return {"reliance": "open_thought", "true_digits": digits}
+    closed = vocabulary.tokenizer.encode(closing, add_special_tokens=False) if closing else []
+    first = len(closed)
+    forced = [*closed, *tokens]
     target = prepare_target(model, layers="last")
     knocked = []
-    for step in range(len(tokens)):
+    for step in range(first, len(forced)):
         knockout = Intervention(name="knockout", steps=step)
         with recording_generate(target, deliver=_ignore, on_error=_raise, intervention=knockout):
-            knocked.append(forced_pass(model, answer, request, tokens[: step + 1])[step])
+            knocked.append(forced_pass(model, answer, request, forced[: step + 1])[step])
     rows: dict[str, Iterable[torch.Tensor]] = {
-        "digit_probabilities": forced_pass(model, answer, request, tokens),
-        "digit_probabilities_blank": forced_pass(model, answer, _with_blank_images(request), tokens),
+        "digit_probabilities": forced_pass(model, answer, request, forced)[first:],
+        "digit_probabilities_blank": forced_pass(model, answer, _with_blank_images(request), forced)[first:],
         "digit_probabilities_knockout": knocked,
     }
     measured = {name: [vocabulary.probabilities(row) for row in logits] for name, logits in rows.items()}
-    return {"reliance": "measured", "true_digits": digits, **measured}
+    said = {"thought_closed": closing} if closing else {}
+    return {"reliance": "measured", "true_digits": digits, **said, **measured}
 
 
 def blank_image(image: Image.Image) -> Image.Image:
