@@ -26,8 +26,8 @@ class DigitSteps:
     Attributes:
         steps: The step of each digit, in the order in which they are written; None where the digits are not found.
         status: `split` when every digit has a token of its own, `merged` when a token carries several, `single` for a
-            count of one digit, `not_found` when the digits that were read are not those of the value, or there are none. Only `split` has a second-digit
-            value; the share of the others is shown.
+            count of one digit, `not_found` when the digits that were read are not those of the value, or there are
+            none. Only `split` has a second-digit value; the share of the others is shown.
     """
 
     steps: tuple[int, ...] | None

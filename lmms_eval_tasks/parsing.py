@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal, get_args
 
 from lmms_eval_tasks import phrases
@@ -68,6 +69,7 @@ class ParsedCount:
 
 _MOST_DIGITS = 4  # of a value: 9999
 _LEAST_LISTED = 3  # numbers that count up: "1, 2" may be anything
+_TAKEN = ("n", "m", "boxed")  # groups of a pattern that hold the number
 _LEAST_POINTS = 5  # the same, of a list of points: three may be three kinds of dots
 
 
@@ -232,7 +234,7 @@ def _counting_up(reply: _Reply) -> int | None:
         reply.value(place) != (False, str(number), "") for number, place in enumerate(places, start=1)
     ):
         return None
-    between = [reply.skeleton[start + 1 : end] for start, end in zip(places, places[1:], strict=False)]
+    between = [reply.skeleton[start + 1 : end] for start, end in pairwise(places)]
     listed = all(map(phrases.LISTED.fullmatch, between))
     points = len(places) >= _LEAST_POINTS and all(map(phrases.POINTS.fullmatch, between))
     return reply.places[-1] if listed or points else None
@@ -337,8 +339,7 @@ def _last_match(pattern: re.Pattern[str], reply: _Reply) -> int | None:
         last = match
     if last is None:
         return None
-    groups = last.groupdict()
-    place = last.start("n") if groups["n"] else last.start("m")
+    (place,) = (last.start(name) for name, sign in last.groupdict().items() if sign and name in _TAKEN)
     return None if reply.joined_behind(place) else place
 
 
@@ -352,7 +353,8 @@ def _within(pattern: re.Pattern[str], skeleton: str, place: int) -> re.Match[str
 
 def _hedged(reply: _Reply, place: int) -> ParsedCount | None:
     """The range or bound that the number at a place is part of."""
-    for status, pattern in phrases.HEDGES.items():
+    hedges: tuple[tuple[re.Pattern[str], UnvaluedStatus], ...] = ((phrases.RANGE, "range"), (phrases.BOUND, "bound"))
+    for pattern, status in hedges:
         if match := _within(pattern, reply.all, place):
             first = next(at for at in range(*match.span()) if at in reply.numbers)
             return ParsedCount(None, status, _judged(reply.numbers[first]).lenient)

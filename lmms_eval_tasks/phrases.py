@@ -1,8 +1,8 @@
 r"""The words by which a reply says what a number is: the patterns of the parser, each with what it stands for.
 
-Conventions: a pattern reads the skeleton of a reply (`numbers`), in which `#` is a number in digits, `@` one in words and
-`·` one that is no number of the count; `N` below is `#` or `@`. Every pattern is possessive or bounded, so that the time
-is linear in the length of the reply.
+Conventions: a pattern reads the skeleton of a reply (`numbers`), in which `#` is a number in digits, `@` one in words
+and `·` one that is no number of the count; `N` below is `#` or `@`. Every pattern is possessive or bounded, so that the
+time is linear in the length of the reply.
 
 Source: the measurement specification, section 3.
 """
@@ -65,18 +65,18 @@ NO_COUNTS = {
 }
 """Numbers that are none of the count, wherever they stand."""
 
-HEDGES = {
-    "range": re.compile(
-        rf"\bbetween\s++{N}\s++and\s++{N}|{N}\s*+(?:±|\+/-|plus or minus\b|give or take\b)\s*+{N}"
-        rf"|{N}(?:{_DOTS})?+(?:\s*+\(?(?:[-‐‑–—−~]|to\b|,?\s*+(?:or|maybe|perhaps|possibly)\b)\s*+"
-        rf"(?:(?:maybe|perhaps|possibly|even)\s++)?+{_ABOUT}{N})++"
-    ),
-    "bound": re.compile(
-        r"(?:\b(?:at least|at most|(?:more|less|fewer|greater|higher|lower) than|over|under|above|below|up to|exceeds"
-        rf"|(?:min|max)imum of)|(?<![-=])[<>≤≥])\s*+{N}|{N}(?:{_DOTS})?+\s++or\s++(?:more|less|fewer|so)\b"
-    ),
-}
+RANGE = re.compile(
+    rf"\bbetween\s++{N}\s++and\s++{N}|{N}\s*+(?:±|\+/-|plus or minus\b|give or take\b)\s*+{N}"
+    rf"|{N}(?:{_DOTS})?+(?:\s*+\(?(?:[-‐‑–—−~]|to\b|,?\s*+(?:or|maybe|perhaps|possibly)\b)\s*+"
+    rf"(?:(?:maybe|perhaps|possibly|even)\s++)?+{_ABOUT}{N})++"
+)
 """Several counts at once."""
+
+BOUND = re.compile(
+    r"(?:\b(?:at least|at most|(?:more|less|fewer|greater|higher|lower) than|over|under|above|below|up to|exceeds"
+    rf"|(?:min|max)imum of)|(?<![-=])[<>≤≥])\s*+{N}|{N}(?:{_DOTS})?+\s++or\s++(?:more|less|fewer|so)\b"
+)
+"""A count that is not to be exceeded, or not to be fallen short of."""
 
 UNSAID = (
     re.compile(rf"{N}\s*+-?{_SHAPED}{_PARTS}\s++of\s++{_ABOUT}{N}"),
@@ -84,15 +84,18 @@ UNSAID = (
 )
 """Numbers of which none is the count: rows of dots, and operands without a result."""
 
+_SAYS_IT = rf"(?:(?:is|are|equals|would be)\b|[:=]){_FILLER}{_STATED}"
+
 ANSWERED = re.compile(
-    rf"(?:\\boxed\s*+\{{|\banswer(?:\s++to\b[^#@·.:\n]{{0,60}}?)?[\"'\s)]*+(?:(?:is|are|would be)\b|[:=])){_FILLER}{_STATED}"
+    rf"\\boxed\s*+\{{{_FILLER}(?P<boxed>{N})|\banswer(?:\s++to\b[^#@·.:\n]{{0,60}}?)?[\"'\s)]*+{_SAYS_IT}"
 )
 """A box, or an answer by this name."""
 
+_OF_ALL = rf"(?!(?:\s++[a-z]++){{0,7}}?\s++(?:{_PARTS}|steps?\b|shapes?\b|each\b|{_PLACES}))"
 COUNTED = re.compile(
-    r"(?<!row )(?<!column )(?<!line )(?<!group )\b(?:(?P<total>total[a-z]*+)|[a-z]{0,12}?count|num(?:ber)?(?:of)?(?:dots|circles)?)\b"
-    rf"(?!(?:\s++[a-z]++){{0,7}}?\s++(?:{_PARTS}|steps?\b|shapes?\b|each\b|{_PLACES}))"
-    rf"(?:\s++[a-z]++){{0,8}}?[\"'\s]*+(?:(?:is|are|equals)\b|[:=]){_FILLER}{_STATED}"
+    r"(?<!row )(?<!column )(?<!line )(?<!group )"
+    r"\b(?:(?P<total>total[a-z]*+)|[a-z]{0,12}?count|num(?:ber)?(?:of)?(?:dots)?)\b"
+    rf"{_OF_ALL}(?:\s++[a-z]++){{0,8}}?[\"'\s]*+{_SAYS_IT}"
 )
 """A count, a number or a total by this name, of all that is there."""
 

@@ -35,7 +35,7 @@ class Reading:
 
     text: str
     """The normalised reply."""
-    places: Sequence[int]
+    places: list[int]
     """Where in the reply each of its characters comes from."""
 
     def span(self, start: int, end: int) -> Span:

@@ -56,10 +56,11 @@ def outside_thoughts(text: str, marks: Iterable[Marks] = THOUGHTS, *, opened: bo
     spoken: list[Span] = []
     place, thinking = 0, opened
     while True:
-        for pair, begin in begins.items():
+        for known, begin in begins.items():
             if 0 <= begin < place:
-                begins[pair] = text.find(pair[0], place)
-        start, pair = min(((begin, pair) for pair, begin in begins.items() if begin >= 0), default=(len(text), None))
+                begins[known] = text.find(known[0], place)
+        pair = min((pair for pair in present if begins[pair] >= 0), key=begins.__getitem__, default=None)
+        start = len(text) if pair is None else begins[pair]
         ends = [end + len(closing) for _, closing in present if (end := text.rfind(closing, place, start)) >= 0]
         if ends:
             spoken, place, thinking = [], max(ends), False

@@ -1,8 +1,9 @@
 """Bringing the probe's numbers into lmms-eval's own table, results file and samples, for any task.
 
 lmms-eval scores a document from strings alone. So the task *instance* is extended: `apply_filters` leaves responses
-that remember which request they belong to when they are read, and `process_results` takes thoughts out
-of our own tasks' replies and adds that request's numbers to the task's own metrics. Aggregation, standard errors and files are then lmms-eval's.
+that remember which request they belong to when they are read, and `process_results` takes the thoughts out of replies
+to our own tasks and adds the request's numbers to the task's own metrics. Aggregation, standard errors and files are
+then lmms-eval's.
 """
 
 import threading

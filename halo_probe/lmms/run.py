@@ -139,9 +139,9 @@ def _require_direct_digits(arguments: Arguments, tasks: Mapping[str, Any]) -> No
     reasoning = sorted(name for name, task in tasks.items() if digit_mode(task.config.metadata) == "final")
     if did and did.counts_digits and reasoning:
         raise UsageError(
-            f"intervention={did.name} at {did.steps}: it counts digits from the first token of a reply, and the replies "
-            f"of {', '.join(reasoning)} reason before they answer. Leave the task out, or give steps that count no "
-            "digits, such as @all or @prefill_last."
+            f"intervention={did.name} at {did.steps}: it counts digits from the first token of a reply on, and the "
+            f"replies of {', '.join(reasoning)} reason before they answer. Leave the task out, or take an intervention "
+            "that needs no digit, such as boost:2@all or knockout@prefill_last."
         )
 
 

@@ -1,7 +1,8 @@
-"""How a model marks its thoughts: what its chat template and tokenizer say, and whether a prompt has opened one.
+r"""How a model marks its thoughts: what its chat template and tokenizer say, and whether a prompt has opened one.
 
-A template may open the thought for the model (`<|im_start|>assistant\n<think>\n`), so that the reply has no mark but the
-closing one, and none where the token limit cuts it off. So the prompts themselves are looked at, as `generate` gets them.
+A template may open the thought for the model (`<|im_start|>assistant\n<think>\n`), so that the reply has no mark but
+the closing one, and none where the token limit cuts it off. So the prompts themselves are looked at, as `generate` gets
+them.
 """
 
 import re
@@ -71,7 +72,7 @@ class Thinking:
         opening, mark = next(pair for pair in self.marks if opened.startswith(pair[0]))
         rest = opened.removeprefix(opening)
         for text in self._closed_prompts:
-            before, found, after = text.rpartition(opening)
+            _, found, after = text.rpartition(opening)
             if found and mark in after:
                 return after.removeprefix(rest) if after.startswith(rest) else after.lstrip()
         for text in self._answers:
@@ -92,14 +93,21 @@ class Thinking:
 
     def _rendered(self, messages: Callable[[Any], list[dict[str, Any]]], **options: Any) -> Iterator[str]:
         for speaker in self.speakers:
-            for content in (lambda text: [{"type": "text", "text": text}], str):
-                for switch in _SWITCHES:
+            known = "\n".join(_templates(speaker.chat_template))
+            switches = [switch for switch in _SWITCHES if all(name in known for name in switch)]
+            # As a text first: a template that takes nothing else would write a list of parts as it is in Python.
+            for content in (str, _parts):
+                for switch in switches:
                     try:
                         text = speaker.apply_chat_template(messages(content), tokenize=False, **options, **switch)
                     except _UNRENDERED:
                         continue
                     if isinstance(text, str):
                         yield text
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def _asked(content: Callable[[str], Any]) -> list[dict[str, Any]]:
@@ -119,8 +127,8 @@ def thinking_of(lm: Any, *, tags: Sequence[Sequence[str]] = ()) -> Thinking:
         tags: Further marks, as lmms-eval's `--reasoning_tags` has them.
     """
     speakers = [getattr(lm, name, None) for name in ("processor", "_processor", "tokenizer", "_tokenizer")]
-    speaking = {id(one): one for one in speakers if getattr(one, "chat_template", None)}
-    tokenizers = [one for one in speakers if hasattr(one, "get_added_vocab")]
+    speaking = {id(one): one for one in speakers if one is not None and getattr(one, "chat_template", None)}
+    tokenizers = [one for one in speakers if one is not None and hasattr(one, "get_added_vocab")]
     known = "\n".join(
         [
             *(text for one in speaking.values() for text in _templates(one.chat_template)),
@@ -131,6 +139,12 @@ def thinking_of(lm: Any, *, tags: Sequence[Sequence[str]] = ()) -> Thinking:
     return Thinking(
         marks=tuple(dict.fromkeys([*given, *marks_in(known), *THOUGHTS])), speakers=tuple(speaking.values())
     )
+
+
+def special_tokens(tokenizer: Any) -> frozenset[str]:
+    """The tokens that base models leave out of a reply: they decode it without special tokens."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    return frozenset([*getattr(tokenizer, "all_special_tokens", ()), *(str(one) for one in added if one.special)])
 
 
 def marks_in(text: str) -> list[Marks]:

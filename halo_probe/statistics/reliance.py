@@ -12,6 +12,7 @@ from halo_probe.statistics.information import js_divergence, log_gain
 
 ALPHABET = (*"0123456789", "END", "OTHER")
 """What a digit's distribution is over."""
+_MOSTLY = 0.5
 RELIANCE_KEYS = tuple(f"{name}_{digit}" for name in ("vr", "vrd", "dlogp") for digit in (1, 2))
 """Of the first and second digit. `vr` and `vrd`: the Jensen-Shannon divergence in bits, 0..1, of its distribution with
 the image from that with a blank image, or with the image keys knocked out at its step. `dlogp`: by how much the image
@@ -42,3 +43,16 @@ def reliance_values(recorded: Mapping[str, Any]) -> dict[str, float | None]:
         # A probability too small for a float64 leaves no log-probability.
         values |= {f"{name}_{place + 1}": float(value) for name, value in found.items() if np.isfinite(value)}
     return values
+
+
+def mostly_other(recorded: Mapping[str, Any]) -> tuple[int, ...]:
+    """The digits, from 1, at which a document has more than half of its probability on OTHER, with the image.
+
+    The model would say something else than a digit there, so that what the digits get is a small rest.
+
+    >>> mostly_other({"digit_probabilities": [[0.0] * 11 + [1.0], [0.1] * 10 + [0.0, 0.0]]})
+    (1,)
+    """
+    rows = recorded.get("digit_probabilities") or []
+    other = ALPHABET.index("OTHER")
+    return tuple(place for place, row in enumerate(rows, start=1) if row[other] > _MOSTLY)

@@ -37,7 +37,6 @@ FIRST = {
     "1\u00a0024 dots": (1024, "ok", 1024),
     "1\u202f02": (None, "multi", 1),
     "1\u00a02": (None, "split_digits", 12),
-    "12½": (None, "multi", 121),
     "١٢": (12, "ok", 12),
     "⑫": (12, "ok", 12),
     "`12`": (12, "ok", 12),
@@ -318,7 +317,7 @@ def test_ten_thousand_fuzzed_replies_all_have_a_status_in_milliseconds():
     [
         "a", "1", "0", " ", "1 ", "12 13 ", "1,", ",000", "1.", "1x", "1 x ", "-", "- ", "<think>", "</think>", "½", "\ufdfa",
         "\u0315\u0300", "twenty ", "no ", "no black ", "a thousand and ", "one hundred ", "answer is: ", "\\boxed{", "total ",
-        "total 1 ", "1 x ", "1 + ", "1 rows of ", "image 1 ", "each row ", "1 (", "number of a b c ", "1 black red ", "wait 1 ",
+        "total 1 ", "1 + ", "1 rows of ", "image 1 ", "each row ", "1 (", "number of a b c ", "1 black red ", "wait 1 ",
         "#\n", "1 in ", "= ", "there are about ", "between 1 and ", "at least ", "1 or ",
     ],
 )  # fmt: skip

@@ -43,8 +43,8 @@ TEXT_ONLY = "halo_text_only"
 """Key of a task's metadata: true where no document has an image by design."""
 
 _NO_THOUGHT = (
-    "Turn the thought off (enable_thinking=false where the base model takes it), or give steps that count no digits, "
-    "such as @all or @prefill_last."
+    "Turn the thought off (enable_thinking=false where the base model takes it), or take an intervention that needs no "
+    "digit, such as boost:2@all or knockout@prefill_last."
 )
 
 _Answer = Callable[[list[Any]], list[Any]]
@@ -339,8 +339,8 @@ class Answering:
             where = f"the prompt opens a thought ({opened.strip()})" if opened else "the reply holds a thought"
             on_error(
                 CaptureError(
-                    f"{where}, and {intervention.name} at {intervention.steps} counts digits from the first token, so it "
-                    f"acts on the digits of the thought. {_NO_THOUGHT}"
+                    f"{where}, and {intervention.name} at {intervention.steps} counts digits from the first token on: "
+                    f"it finds those of the thought. {_NO_THOUGHT}"
                 )
             )
 

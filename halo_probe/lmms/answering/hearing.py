@@ -1,8 +1,8 @@
 """Where a reply that a task scores stands in the tokens that were generated, and what of it is no thought.
 
-What a task gets is not the text of the tokens: base models leave special tokens out (among them, in some vocabularies, the
-marks of a thought) and cut at stops, and lmms-eval takes thoughts out by their tags. So a reply is laid on the tokens'
-text, in which it is what it is but for blanks and for what was left out.
+What a task gets is not the text of the tokens: base models leave special tokens out (among them, in some vocabularies,
+the marks of a thought) and cut at stops, and lmms-eval takes thoughts out by their tags. So a reply is laid on the
+tokens' text, with which it agrees but for blanks and for what was left out.
 
 Source: the measurement specification, sections 3 and 5.
 """
@@ -68,7 +68,7 @@ def _laid(reply: str, text: str, places: Sequence[int]) -> list[int] | None:
     """The place of each character of a reply, blanks where the character before them is; None where it is not there."""
     written = [place for place in places if not text[place].isspace()]
     said = "".join(char for char in reply if not char.isspace())
-    if not "".join([text[place] for place in written[: len(said)]]) == said:
+    if "".join([text[place] for place in written[: len(said)]]) != said:
         return None
     following = iter(written)
     found: list[int] = []

@@ -16,10 +16,10 @@ from halo_probe.lmms.answering.results import result_of, token_counts
 from halo_probe.lmms.emission import Numbers
 from halo_probe.lmms.measures import Measures, measures_of
 from halo_probe.lmms.probed import ProbedRun
-from halo_probe.lmms.thoughts import Thinking
+from halo_probe.lmms.thoughts import Thinking, special_tokens
 from halo_probe.metrics.consistency import consistency
 from halo_probe.score.values import digit_values, summarize, token_values
-from halo_probe.statistics.reliance import reliance_values
+from halo_probe.statistics.reliance import mostly_other, reliance_values
 from lmms_eval_tasks.digits import DigitSteps, decode_pieces, digit_steps
 from lmms_eval_tasks.parsing import Mode, parse_count
 
@@ -54,7 +54,7 @@ class Ledger:
         target, reliance = self.run.target, self.run.arguments.reliance
         assert target is not None
         self.earlier = frozenset(self.answers)
-        self.special = frozenset(getattr(self.run.lm.tokenizer, "all_special_tokens", ()))
+        self.special = special_tokens(self.run.lm.tokenizer)
         self.measures = {name: measures_of(task, target, reliance=reliance) for name, task in self.tasks.items()}
 
     def keep(  # noqa: PLR0913 - all that there is of an answer
@@ -119,8 +119,9 @@ class Ledger:
     def spoken_of(self, request: Any, reply: Any) -> Any:
         """A reply of one of our tasks without what the model thought: its tokens say more of that than its text."""
         answer = self.answers.get((request.task_name, request.doc_id, 0))
-        known = answer is not None and answer.recorded and isinstance(reply, str)
-        return self.hear(answer, reply).text if known and self.measures[request.task_name].ours else reply
+        if answer is None or not answer.recorded or not isinstance(reply, str):
+            return reply
+        return self.hear(answer, reply).text if self.measures[request.task_name].ours else reply
 
     def numbers_of(self, request: Any, scored: Mapping[str, Any], reply: Any) -> Numbers:
         """Numbers of a request's first answer, beside what the task made of its reply."""
@@ -133,11 +134,21 @@ class Ledger:
             return numbers
         digits = self._digits(answer, reply, mode=mode, predicted=scored.get("predicted"))
         answer.halo |= {"digit_status": digits.status, "digit_steps": digits.steps}
+        if self._missed(answer, digits):
+            answer.halo["intervention_missed"] = True
         agreed = consistency(self._replies(request), mode=mode)
         return {**numbers, **digit_values(answer.values[0], digits), **agreed, **reliance_values(answer.halo)}
 
+    def _missed(self, answer: Answer, digits: DigitSteps) -> bool:
+        """Whether an intervention has counted the digits of another number than the count of the reply."""
+        did = self.run.arguments.intervention
+        if did is None or not did.counts_digits or digits.steps is None:
+            return False
+        written = (step for step, piece in enumerate(answer.values[0].tokens) if piece.strip().isdecimal())
+        return next(written, None) != digits.steps[0]
+
     def _digits(self, answer: Answer, reply: Any, *, mode: Mode, predicted: Any) -> DigitSteps:
-        """The digits of a count, where the parser read it; not found where the task made another number of the reply."""
+        """The digits of a count where the parser read it; not found where the task made another number of the reply."""
         heard = self.hear(answer, str(reply))
         parsed = parse_count(heard.text, mode=mode)
         span = heard.span(parsed.span) if parsed.value == predicted else None
@@ -166,6 +177,8 @@ class Ledger:
             for (task, _, _), answer in answers.items()
             if "digit_status" in answer.halo
         )
+        others = Counter(f"digit {place}" for answer in answers.values() for place in mostly_other(answer.halo))
+        missed = sum(bool(answer.halo.get("intervention_missed")) for answer in answers.values())
         return {
             "recorded": recorded,
             "resumed": len(answers.keys() & self.earlier),
@@ -174,5 +187,6 @@ class Ledger:
                 {"task": task, "doc_id": document, "reason": reason} for (task, document, _), reason in failures.items()
             ],
             "digits": Counter(statuses),
-            **({"reliance": reliance} if self.run.arguments.reliance else {}),
+            **({"reliance": reliance, "reliance_other": others} if self.run.arguments.reliance else {}),
+            **({"intervention_missed": missed} if self.run.arguments.intervention else {}),
         }

@@ -1,9 +1,9 @@
 """Visual reliance: what the image does to the distribution of each digit, the true digits before it given.
 
 Nothing is selected on the outcome: the true digits are forced as the beginning of the reply, right after the prompt,
-also where the model would have begun with words. Where the prompt opens a thought, the thought is closed first, in the way
-of the chat template: a digit within a thought says nothing of the answer. Distributions are softmaxes in float64 of the raw logits, before
-`generate` processes them.
+also where the model would have begun with words. Where the prompt opens a thought, the thought is closed first, in the
+way of the chat template: a digit within a thought says nothing of the answer. Distributions are softmaxes in float64 of
+the raw logits, before `generate` processes them.
 
 Source: the measurement specification, section 9.
 """
