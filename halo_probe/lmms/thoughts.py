@@ -81,6 +81,20 @@ class Thinking:
                 return between
         return None
 
+    def text(self, tokens: Sequence[int], *, prompt: Sequence[int], tokenizer: Any) -> str:
+        """A reply without special tokens, but with the marks of its thoughts, and with that which its prompt has opened.
+
+        Args:
+            tokens: The reply.
+            prompt: The tokens before it.
+            tokenizer: Theirs.
+        """
+        marks = {mark for pair in self.marks for mark in pair}
+        left_out = set(tokenizer.convert_tokens_to_ids(sorted(special_tokens(tokenizer) - marks)))
+        text: str = tokenizer.decode([token for token in tokens if token not in left_out], skip_special_tokens=False)
+        opened = self.opened(tokenizer.decode(prompt[-_TAIL:], skip_special_tokens=False))
+        return f"{opened}{text}"
+
     @cached_property
     def _closed_prompts(self) -> list[str]:
         """Prompts that end in a thought that is closed."""

@@ -19,6 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationC
 from halo_probe.errors import UsageError
 from halo_probe.lmms.base_model import stops
 from halo_probe.lmms.boundary import ending_loudly
+from halo_probe.lmms.thoughts import thinking_of
 
 _MOST_TOKENS = 1024  # where a task says nothing
 _OWN = ("until", "max_gen_toks")
@@ -80,6 +81,7 @@ class TransformersChat(lmms):
         ).eval()
         self.processor = AutoProcessor.from_pretrained(pretrained, revision=revision)
         self.tokenizer = self.processor.tokenizer
+        self.thinking = thinking_of(self)
         self.config = self.model.config
         self.device = self.model.device
         self._told: set[str] = set()
@@ -120,8 +122,12 @@ class TransformersChat(lmms):
         ).to(self.device, self.model.dtype)
         with torch.inference_mode():
             output = self.model.generate(**inputs, **generation, tokenizer=self.tokenizer)
-        replies = output[:, inputs["input_ids"].shape[1] :]
-        texts = self.processor.batch_decode(replies, skip_special_tokens=True)
+        prompts = inputs["input_ids"]
+        replies = output[:, prompts.shape[1] :]
+        texts = [
+            self.thinking.text(reply.tolist(), prompt=prompt.tolist(), tokenizer=self.tokenizer)
+            for reply, prompt in zip(replies, prompts, strict=True)
+        ]
         ends = stops(requests[0])
         return [
             GenerationResult(text=_until(text, ends), token_counts=TokenCounts(output_tokens=len(reply)))

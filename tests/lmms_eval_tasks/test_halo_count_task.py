@@ -115,8 +115,8 @@ def test_the_configuration_has_not_drifted(evaluation):
         ("mae", "mean_of_present", False),
         ("off_by_one", "mean", True),
     ]
-    assert config["metadata"] == {"version": 1, "halo_digits": True}
-    assert evaluation[0]["versions"]["halo_count"] == 1
+    assert config["metadata"] == {"version": 2, "halo_digits": True}
+    assert evaluation[0]["versions"]["halo_count"] == 2
     assert config["score_key"] == "accuracy"
     assert config["num_fewshot"] == 0
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -209,14 +210,14 @@ class Answering:
             )
         if failed:
             return {}
-        thinking = bool(getattr(self.run.lm, "enable_thinking", False))
+        thinking, marks = bool(getattr(self.run.lm, "enable_thinking", False)), self.ledger.thinking.marks
         documents: list[Document] = [(*request.args[-2:], request.doc_id) for _, request in slab]
         try:
             rows = match_rows(documents, reads=reads, rows=len(generations))
-            for generation, index in zip(generations, rows, strict=True):
-                tokens = self.run.lm.tokenizer.decode(generation.token_ids, skip_special_tokens=True)
+            for generation, index, opening in zip(generations, rows, opened, strict=True):
                 reply, _ = unwrap_generation_output(answered[index])
-                check_reply(reply, tokens, until=stops(slab[index][1]), thinking=thinking)
+                tokens = self._text(generation, marked=any(mark in str(reply) for mark in chain(*marks)))
+                check_reply(str(reply).removeprefix(opening), tokens, until=stops(slab[index][1]), thinking=thinking)
         except CaptureError as error:
             stop(CaptureError(f"{slab[0][1].task_name}: {error}"))
         drawn = self.draws.since(before)
@@ -325,6 +326,13 @@ class Answering:
         copies = len(generations) // max(len(prompts), 1)  # several replies to one prompt
         opened = [self.ledger.thinking.opened(prompt) for prompt in prompts for _ in range(copies)]
         return answered, generations, opened or [""] * len(generations)
+
+    def _text(self, generation: Generation, *, marked: bool) -> str:
+        """The text of a reply's tokens, without special ones; the marks of thoughts stay where they are asked for."""
+        tokens, tokenizer = generation.token_ids.tolist(), self.run.lm.tokenizer
+        if marked:
+            return self.ledger.thinking.text(tokens, prompt=(), tokenizer=tokenizer)
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _require_digits_in_place(
         self, on_error: Callable[[CaptureError], None], generation: Generation, opened: str

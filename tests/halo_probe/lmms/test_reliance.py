@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from halo_probe.errors import CaptureError
 from halo_probe.lmms.passes.passes import forced_pass, greedy_pass
 from halo_probe.lmms.passes.reliance import blank_image, digit_vocabulary, record_reliance
-from halo_probe.statistics.reliance import RELIANCE_KEYS, reliance_values
+from halo_probe.statistics.reliance import RELIANCE_KEYS, mostly_other, reliance_values
 from tests import tiny_models
 
 QUESTION = "How many dots are there in the image? Answer directly. Answer: "
@@ -111,6 +111,37 @@ def test_the_distributions_are_those_of_the_model_after_the_true_digits(kind, ba
         for other in ("blank", "knockout")
     ]
     assert np.min(apart) > 1e-4
+
+
+def test_a_thought_of_the_prompt_is_closed_before_the_digits(base, picture):
+    request, closing = Request.simple(picture), "\n.\n"
+    vocabulary = digit_vocabulary(base.processor.tokenizer, base.model)
+    found = record_reliance(
+        base.answer, request, model=base.model, vocabulary=vocabulary, digits="42", closing=closing
+    )
+    assert (found["reliance"], found["thought_closed"]) == ("measured", closing)
+    pieces = base.processor.tokenizer.tokenize(closing)
+    expected = by_alphabet(base, forward(base, picture, [*pieces, "4", "2"]))[len(pieces) :][:2]
+    np.testing.assert_allclose(found["digit_probabilities"], expected, atol=1e-6)
+    assert np.shape(found["digit_probabilities_knockout"]) == np.shape(found["digit_probabilities_blank"]) == (2, 12)
+    plain = record_reliance(base.answer, request, model=base.model, vocabulary=vocabulary, digits="42")
+    assert np.abs(np.subtract(plain["digit_probabilities"], found["digit_probabilities"])).max() > 1e-4
+    assert "thought_closed" not in plain
+
+
+def test_nothing_is_measured_where_a_thought_cannot_be_closed(base, picture):
+    vocabulary = digit_vocabulary(base.processor.tokenizer, base.model)
+    found = record_reliance(
+        base.answer, Request.simple(picture), model=base.model, vocabulary=vocabulary, digits="42", closing=None
+    )
+    assert found == {"reliance": "open_thought", "true_digits": "42"}
+    assert set(reliance_values(found).values()) == {None}
+
+
+def test_a_digit_that_the_model_would_not_write_is_counted():
+    digit, other = [0.1] * 10 + [0.0, 0.0], [0.04] * 10 + [0.0, 0.6]
+    assert mostly_other({"digit_probabilities": [digit, other]}) == (2,)
+    assert mostly_other({"reliance": "merged"}) == ()
 
 
 def test_a_pass_of_forced_tokens_sees_the_logits_of_the_plain_answer(base, picture):

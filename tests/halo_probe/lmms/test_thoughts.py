@@ -152,3 +152,13 @@ def test_the_ends_of_prompts_are_noted_row_by_row_and_generate_is_left_as_it_was
     assert all(prompt.endswith("<|im_start|>assistant\n") for prompt in prompts)
     assert "much longer" in prompts[1]
     assert "generate" not in vars(model)
+
+
+def test_a_reply_keeps_the_marks_of_its_thoughts_and_loses_other_special_tokens():
+    tokenizer = tiny_models.qwen3_vl()[1].tokenizer
+    tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=True)
+    tokens = tokenizer.convert_tokens_to_ids(["[THINK]", "1", "[/THINK]", "2", "<|im_end|>"])
+    asked, opening = tokenizer.encode("A\n"), tokenizer.encode("A\n[THINK]")
+    assert Thinking(marks=MARKS).text(tokens, prompt=asked, tokenizer=tokenizer) == "[THINK]1[/THINK]2"
+    assert Thinking(marks=MARKS).text(tokens[1:], prompt=opening, tokenizer=tokenizer) == "[THINK]1[/THINK]2"
+    assert Thinking(marks=()).text(tokens, prompt=opening, tokenizer=tokenizer) == "12"

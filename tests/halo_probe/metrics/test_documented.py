@@ -20,7 +20,7 @@ def without(suffixes, keys):
 def test_every_key_that_a_run_emits_is_documented():
     task = (ROOT / "lmms_eval_tasks/tasks/halo_count.yaml").read_text()
     everything = [
-        Measures(digits=digits, dots=(LARGE,), middle=(1,), repeated=True, true_digits=("12",)).keys
+        Measures(digits=digits, ours=True, dots=(LARGE,), middle=(1,), repeated=True, true_digits=("12",)).keys
         for digits in ("first", None)
     ]
     emitted = {*re.findall(r"metric: (\w+)", task), *(key for keys in everything for key in keys)}

@@ -118,7 +118,7 @@ def test_a_spatial_value_that_is_undefined_is_none(case):
 
 
 def measures(**changes):
-    plain = {"digits": "first", "dots": (DOTS, None), "middle": (), "repeated": False, "true_digits": ()}
+    plain = {"ours": True, "digits": "first", "dots": (DOTS, None), "middle": (), "repeated": False, "true_digits": ()}
     return Measures(**plain | changes)
 
 
