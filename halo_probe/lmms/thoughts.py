@@ -82,7 +82,7 @@ class Thinking:
         return None
 
     def text(self, tokens: Sequence[int], *, prompt: Sequence[int], tokenizer: Any) -> str:
-        """A reply without special tokens, but with the marks of its thoughts, and with that which its prompt has opened.
+        """A reply without special tokens, but with the marks of its thoughts, that which its prompt has opened too.
 
         Args:
             tokens: The reply.

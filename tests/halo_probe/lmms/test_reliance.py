@@ -116,9 +116,7 @@ def test_the_distributions_are_those_of_the_model_after_the_true_digits(kind, ba
 def test_a_thought_of_the_prompt_is_closed_before_the_digits(base, picture):
     request, closing = Request.simple(picture), "\n.\n"
     vocabulary = digit_vocabulary(base.processor.tokenizer, base.model)
-    found = record_reliance(
-        base.answer, request, model=base.model, vocabulary=vocabulary, digits="42", closing=closing
-    )
+    found = record_reliance(base.answer, request, model=base.model, vocabulary=vocabulary, digits="42", closing=closing)
     assert (found["reliance"], found["thought_closed"]) == ("measured", closing)
     pieces = base.processor.tokenizer.tokenize(closing)
     expected = by_alphabet(base, forward(base, picture, [*pieces, "4", "2"]))[len(pieces) :][:2]
