@@ -172,7 +172,7 @@ def test_every_task_shows_its_image_but_the_text_only_control():
 def test_every_file_has_its_own_name_and_version_and_inherits_neither(name):
     text = (TASKS / f"{name}.yaml").read_text()
     assert re.findall(r"^task: (\w+)$", text, re.MULTILINE) == [name]
-    assert re.findall(r"^metadata:\n  version: (\d+)$", text, re.MULTILINE) == ["1"]
+    assert len(re.findall(r"^metadata:\n  version: [1-9]\d*$", text, re.MULTILINE)) == 1
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
@@ -203,14 +203,14 @@ DOCUMENT = {"id": "halo_count-00000", "count": 10}
     [
         (count_task.process_results, "10", 10, "ok"),
         (count_task.process_results, "1. row: 4, 2. row: 6. Answer: 10", 10, "ok"),
-        (count_task.process_results, "4, then 6, so 10", None, "multi"),
-        (count_task.process_final, "4, then 6, so 10", 10, "fallback_last"),
+        (count_task.process_results, "4, then 6, so 10", 10, "ok"),
+        (count_task.process_final, "4, then 6, so 10", 10, "ok"),
         (count_task.process_final, "There are 4. No: 12 in total. Answer: 10", 10, "ok"),
         (count_task.process_final, "Row 1 has 4, row 2 has 6. Answer: between 9 and 11", None, "range"),
         (count_task.process_reversed, "01", 10, "ok"),
         (count_task.process_reversed, "10", 1, "ok"),
         (count_task.process_reversed, "1", 1, "ok"),
-        (count_task.process_reversed, "0 1", None, "split_digits"),
+        (count_task.process_reversed, "0 1", 10, "ok"),
         (count_task.process_words, "Ten", 10, "ok"),
         (count_task.process_words, "10", 10, "ok"),
         (count_task.process_words, "plenty", None, "none"),

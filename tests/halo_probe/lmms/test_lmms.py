@@ -120,7 +120,7 @@ def test_the_task_is_found_and_scored_without_the_probe(plain_run):
         assert isinstance(scores[f"{metric},none"], float)
         assert isinstance(scores[f"{metric}_stderr,none"], float)
     assert not [key for key in scores if key.startswith("vision")]
-    assert results_of(out)["versions"]["halo_count"] == 1
+    assert results_of(out)["versions"]["halo_count"] == 2
     assert "|halo_count|" in finished.stdout.replace(" ", "")
 
 
@@ -221,7 +221,7 @@ def test_the_signature_is_in_the_results_and_in_every_part(halo_run):
     assert signature["model"]["kernel"] == "sdpa"
     assert signature["model"]["dtype"] == "bfloat16"
     assert signature["model"]["base"] == "qwen3_vl"
-    assert signature["tasks"]["halo_count"]["version"] == 1
+    assert signature["tasks"]["halo_count"]["version"] == 2
     assert len(signature["tasks"]["halo_count"]["dataset_sha256"]) == 64
     assert len(signature["tasks"][FOREIGN]["prompt_sha256"]) == 64
     assert {"torch", "transformers", "lmms-eval", "halo-probe"} <= set(signature["packages"])
