@@ -20,7 +20,7 @@ _ADJECTIVES = (
     r"(?:(?:black|white|red|blue|green|gr[ae]y|dark|visible|solid|filled|round|small|little|tiny|large|big|distinct|separate"
     r"|individual|total|different|identical|similar|isolated),?\s++){0,3}+"
 )
-_DOTS = rf"\s*+{_ADJECTIVES}{_DOT}"
+_DOTS = rf"[ \t]*+{_ADJECTIVES}{_DOT}"
 _PARTS = r"(?:rows?|columns?|lines?|groups?|clusters?|times|colou?rs?|corners?)\b"
 _SHAPED = r"(?:(?:horizontal|vertical|diagonal|equal|full|main|larger?|smaller?|different|distinct|separate)\s++)?+"
 _OTHERS = (
@@ -50,10 +50,10 @@ NO_COUNTS = {
     name: re.compile(pattern)
     for name, pattern in {
         "a position": rf"[(\[]\s*+{N}\s*+,\s*+{N}\s*+[)\]]|\b[xy]\d?\s*+[=:]\s*+\"?{N}",
-        "how many parts": rf"{N}\s*+-?{_SHAPED}{_PARTS}(?!\s++of\s++{_ABOUT}{N})",
-        "how many of what is no dot": rf"{N}\s++{_OTHERS}",
+        "how many parts": rf"{N}[ \t]*+-?{_SHAPED}{_PARTS}(?!\s++of\s++{_ABOUT}{N})",
+        "how many of what is no dot": rf"{N}[ \t]++{_OTHERS}",
         "denied": rf"(?<!\bif )(?:\bnot|n['’]t|\binstead of|\brather than)\s++{_ABOUT}{N}",
-        "in each": rf"{N}\s*+(?:{_ADJECTIVES}{_DOT}\s*+)?+(?:per\b|(?:(?:in|for|on)\s++)?+(?:each|every)\b)",
+        "in each": rf"{N}(?:{_DOTS})?+[ \t]*+(?:per\b|(?:(?:in|for|on)\s++)?+(?:each|every)\b)",
         "each has": (
             rf"\b(?:each|every|per)\b(?!\s++of\s++the\s++{N})(?:\s++(?!(?:so|thus|total)\b)[a-z]++){{0,4}}+\s*+:?\s*+{N}"
         ),
@@ -66,7 +66,7 @@ NO_COUNTS = {
 """Numbers that are none of the count, wherever they stand."""
 
 RANGE = re.compile(
-    rf"\bbetween\s++{N}\s++and\s++{N}|{N}\s*+(?:±|\+/-|plus or minus\b|give or take\b)\s*+{N}"
+    rf"\bbetween\s++{N}\s++and\s++{N}|{N}(?:{_DOTS})?+\s*+(?:±|\+/-|plus or minus\b|give or take\b)\s*+{N}"
     rf"|{N}(?:{_DOTS})?+(?:\s*+\(?(?:[-‐‑–—−~]|to\b|,?\s*+(?:or|maybe|perhaps|possibly)\b)\s*+"
     rf"(?:(?:maybe|perhaps|possibly|even)\s++)?+{_ABOUT}{N})++"
 )
@@ -79,10 +79,14 @@ BOUND = re.compile(
 """A count that is not to be exceeded, or not to be fallen short of."""
 
 UNSAID = (
-    re.compile(rf"{N}\s*+-?{_SHAPED}{_PARTS}\s++of\s++{_ABOUT}{N}"),
+    re.compile(rf"{N}[ \t]*+-?{_SHAPED}{_PARTS}\s++of\s++{_ABOUT}{N}"),
+    re.compile(
+        rf"{N}(?:{_DOTS})?+\s++(?:in|on|at)\s++(?:the|its)\s++(?:{_PLACES}|upper|lower)\s++"
+        r"(?:rows?|columns?|lines?|half|groups?|parts?|quadrant|clusters?|one)\b"
+    ),
     re.compile(_OPERANDS),
 )
-"""Numbers of which none is the count: rows of dots, and operands without a result."""
+"""Numbers of which none is the count: rows of dots, dots of one row, and operands without a result."""
 
 _SAYS_IT = rf"(?:(?:is|are|equals|would be)\b|[:=]){_FILLER}{_STATED}"
 
