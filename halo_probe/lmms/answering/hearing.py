@@ -9,7 +9,7 @@ Source: the measurement specification, sections 3 and 5.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from lmms_eval_tasks.thoughts import Marks, Span, outside_thoughts
 
@@ -50,8 +50,8 @@ def hear(reply: str, pieces: Sequence[str], *, marks: Sequence[Marks], opened: s
     heard = [place for start, end in spoken for place in range(start, end)]
     thought = len(heard) < len(text)
     ends = [0, *accumulate(map(len, pieces))]
-    starts = [start for start, piece in zip(ends, pieces, strict=False) if piece in special]
-    left_out = {place for start in starts for place in range(start, ends[ends.index(start) + 1])}
+    spans = zip(pairwise(ends), pieces, strict=True)
+    left_out = {place for span, piece in spans if piece in special for place in range(*span)}
     whole = range(len(text))
     candidates: list[Sequence[int]] = [heard, whole, *(range(start, len(text)) for start, _ in spoken if start)]
     bare = reply.lstrip().removeprefix(opened.strip()) if opened else reply

@@ -125,6 +125,7 @@ def test_only_an_end_of_a_prompt_opens_a_thought(prompt, opened):
         ("12", [" ", "1", "2", "\n\n", "13"], "", 12, (1, 2)),
         ("3<think>4</think>5", ["<think>", "1", "</think>", "3", "<think>", "4", "</think>", "5"], "", None, None),
         ("12<|end|>", ["1", "2", "<|end|>"], "", 12, (0, 1)),
+        ("1243", ["", "[THINK]", "1", "", "2", "[/THINK]", "4", "", "3"], "", 43, (6, 8)),
     ],
 )
 def test_a_scored_reply_is_found_among_its_tokens(reply, pieces, opened, count, steps):
