@@ -136,7 +136,8 @@ def _excess(difference: torch.Tensor, logits: torch.Tensor, call: AttentionCall,
     plain, moved = _product(torch.stack([weights, uncertain], dim=2), call.value.float().abs()).unbind(dim=2)
     allowed = _ROOM * unit * (plain * (1 + uncertain.sum(dim=-1, keepdim=True)) + moved)
     smallest = torch.finfo(torch.float32).tiny
-    return difference.norm(dim=-1) / allowed.norm(dim=-1).clamp(min=smallest)
+    excess: torch.Tensor = difference.norm(dim=-1) / allowed.norm(dim=-1).clamp(min=smallest)
+    return excess
 
 
 def _unit(query: torch.Tensor, attention: torch.Tensor) -> float:

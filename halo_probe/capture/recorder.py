@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from transformers import GenerationConfig
 
-from halo_probe.archive.generation import Generation, Layer
+from halo_probe.archive.generation import Generation, Given, Layer
 from halo_probe.capture.collection import Rows
-from halo_probe.capture.decoding import Decoding
+from halo_probe.capture.decoding import Decoding, given_config
 from halo_probe.capture.dispatch import AttentionCall, listen
 from halo_probe.capture.families import family_of
+from halo_probe.capture.fingerprint import Fingerprints, tensors_in
 from halo_probe.capture.image_tokens import check_family, locate_image_tokens
 from halo_probe.capture.kernel_output import KernelOutputs
 from halo_probe.capture.layers import LayerChoice, attention_modules, choose_layers
@@ -276,9 +276,7 @@ class _Call:
     ) -> None:
         given = _on_host({**arguments, "input_ids": _prompt_ids(positional, arguments)})
         input_ids: torch.Tensor = given["input_ids"]
-        configs = (*positional[1:2], arguments.get("generation_config"))
-        config = next((one for one in configs if isinstance(one, GenerationConfig)), None)
-        self.decoding = Decoding(target.model, config, arguments)
+        self.decoding = Decoding(target.model, given_config(positional, arguments), arguments)
         mask = self.decoding.attention_mask(input_ids, given.get("attention_mask"))
         images = locate_image_tokens(target.model.config, input_ids, {**given, "attention_mask": mask})
         if change and not (self.decoding.keeps_rows and self.decoding.keeps_cache):
@@ -286,6 +284,9 @@ class _Call:
                 "An intervention needs greedy search or sampling with a cache: set num_beams=1 and use_cache=True, and "
                 "give no assistant."
             )
+        self._prompts = input_ids
+        # Of several prompts that come together it is not known which rows of pixels are whose.
+        self._pictures = Fingerprints(_beside_prompt(arguments) if len(images) == 1 else ())
         self._target = target
         self._session = Session(
             images,
@@ -383,8 +384,8 @@ class _Call:
             blocks = self._rows.finish()
             found = self._sinks.found() if self._sinks else []
             excesses = self._outputs.excesses()
-            (replies, *beams), blocks, found, excesses = to_host(
-                [replies, *self.decoding.beams(output)], blocks, found, excesses
+            (replies, *beams), blocks, found, excesses, pictures = to_host(
+                [replies, *self.decoding.beams(output)], blocks, found, excesses, self._pictures.sums
             )
         except RuntimeError as error:
             if isinstance(error, CaptureError):
@@ -394,6 +395,7 @@ class _Call:
         tokens = replies.numpy()
         numbers = self._rows.numbers(blocks, self.decoding.sources(beams, shape=tokens.shape))
         sinks = torch.stack(found).any(dim=0).numpy() if found else None
+        seen = self._pictures.sha256(pictures) if self._pictures.sums else None
         generations = []
         for sequence, (token_ids, ended) in enumerate(self.decoding.replies(tokens)):
             prompt, steps = self.decoding.prompt_of(sequence), len(token_ids)
@@ -414,6 +416,11 @@ class _Call:
                     visible=one.visible[:steps].copy(),
                     heads=None if one.heads is None else one.heads[:steps, ..., :count].copy(),
                     sink_tokens=None if sinks is None else sinks[prompt * self._session.copies, :count].copy(),
+                    given=Given(
+                        prompt=self._prompts[prompt, -self._session.lengths[prompt] :].numpy(),
+                        pictures=seen,
+                        options=self.decoding.options,
+                    ),
                 )
             )
         return generations
@@ -428,6 +435,13 @@ def _on_host(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
     (moved,) = to_host(list(whole.values()))
     return {**arguments, **dict(zip(whole, moved, strict=True))}
+
+
+def _beside_prompt(arguments: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors that `generate` is given beside the prompt and its mask, such as pixels and sizes."""
+    for name, value in arguments.items():
+        if name not in {"inputs", "input_ids", "attention_mask"}:
+            yield from tensors_in(name, value)
 
 
 def _prompt_ids(positional: Sequence[Any], arguments: Mapping[str, Any]) -> torch.Tensor:

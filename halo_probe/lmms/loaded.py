@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def _holds(found: Mapping[str, Any], one: Any) -> bool:
     return any(one is other for other in found.values())
 
 
-def _settings(value: Any) -> Any:
+def _settings(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
     """A value as JSON that does not depend on where it was read; of anything unknown its type."""
     if isinstance(value, PreTrainedTokenizerBase):
         return _tokenizer(value)
@@ -153,6 +154,8 @@ def _settings(value: Any) -> Any:
     if _is_processor(value):
         parts = {name: one for name, one in vars(value).items() if not _is_processor(one)}
         return {"type": type(value).__name__, **_settings(parts)}
+    if is_dataclass(value):
+        return _settings({field.name: getattr(value, field.name) for field in fields(value)})
     if isinstance(value, Enum):
         return _settings(value.value)
     if isinstance(value, Mapping):

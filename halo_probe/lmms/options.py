@@ -39,13 +39,18 @@ def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _read(name, value) for name, value in given.items()}
 
 
-def most_new_tokens(options: Mapping[str, Any]) -> int | None:
+def most_new_tokens(options: Mapping[str, Any], *, prompt: int | None = None) -> int | None:
     """How many tokens a reply may have by the options of a task; None where they do not say it.
 
-    `max_length`, which counts the prompt too, is transformers' own to follow: a prompt is not read here.
+    Args:
+        options: From `read_options`.
+        prompt: The length of the prompt, which `max_length` counts too; None leaves that to `generate`.
     """
-    given = (options.get(name) for name in ("max_new_tokens", "max_gen_toks"))
-    return next((int(most) for most in given if most is not None), None)
+    for name in ("max_new_tokens", "max_gen_toks"):
+        if (most := options.get(name)) is not None:
+            return int(most)
+    longest = options.get("max_length")
+    return None if longest is None or prompt is None else max(int(longest) - prompt, 0)
 
 
 def stops(options: Mapping[str, Any]) -> Sequence[str]:
