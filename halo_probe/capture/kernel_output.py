@@ -52,10 +52,10 @@ class KernelOutputs:
         """
         attention = attention_of(layer, call, output)[:, -1].float()
         row = weighted_values(logits, call)
-        visible = torch.isfinite(logits).any(dim=-1)  # where every key is hidden, nothing is said of the output
+        hidden = torch.isneginf(logits).all(dim=-1)  # where every key is, nothing is said of the output
         excess = _excess(attention - row, logits, call, unit=_unit(call.query, output[0]))
         self._layers.append(layer)
-        self._excesses.append(excess.masked_fill(~visible, 0).amax())
+        self._excesses.append(excess.masked_fill(hidden, 0).amax())
 
     def excesses(self) -> list[torch.Tensor]:
         """One number for each layer, on its device: for `require_equal`, once they are on the host."""

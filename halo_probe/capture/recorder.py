@@ -286,7 +286,8 @@ class _Call:
             )
         self._prompts = input_ids
         # Of several prompts that come together it is not known which rows of pixels are whose.
-        self._pictures = Fingerprints(_beside_prompt(arguments) if len(images) == 1 else ())
+        alone = len(images) == 1
+        self._pictures = Fingerprints(_pictures(arguments, prompt=input_ids.shape[1]) if alone else ())
         self._target = target
         self._session = Session(
             images,
@@ -437,11 +438,12 @@ def _on_host(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, **dict(zip(whole, moved, strict=True))}
 
 
-def _beside_prompt(arguments: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors that `generate` is given beside the prompt and its mask, such as pixels and sizes."""
+def _pictures(arguments: Mapping[str, Any], *, prompt: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors that `generate` is given, without those that say something of each token: pixels and sizes."""
     for name, value in arguments.items():
-        if name not in {"inputs", "input_ids", "attention_mask"}:
-            yield from tensors_in(name, value)
+        for own, tensor in tensors_in(name, value):
+            if tensor.shape[1:2] != (prompt,):
+                yield own, tensor
 
 
 def _prompt_ids(positional: Sequence[Any], arguments: Mapping[str, Any]) -> torch.Tensor:

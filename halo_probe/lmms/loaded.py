@@ -145,7 +145,7 @@ def _holds(found: Mapping[str, Any], one: Any) -> bool:
     return any(one is other for other in found.values())
 
 
-def _settings(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
+def _settings(value: Any) -> Any:  # noqa: C901, PLR0911 - one for each kind
     """A value as JSON that does not depend on where it was read; of anything unknown its type."""
     if isinstance(value, PreTrainedTokenizerBase):
         return _tokenizer(value)

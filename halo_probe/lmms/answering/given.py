@@ -119,8 +119,8 @@ def told(name: str, *, task: str, asked: Any, given: Mapping[str, Any]) -> str:
     elif name == "until":
         why = "stands in a reply, which was not cut before it"
     elif name in _DECIDED or name in _LENGTHS:
-        inforce = ", ".join(f"{one}={value}" for one, value in given.items()) or "greedy search"
-        why = f"did not reach generate, which ran with {inforce}"
+        shown = [f"{one}={value}" for one, value in given.items() if one in {*_DECIDED, *_LENGTHS}]
+        why = f"did not reach generate, which ran with {', '.join(shown) or 'none of its own'}"
     else:
         why = "is not what the model was given"
     return f"halo-probe: {task}: {name}={asked!r} has no effect: it {why}. Results are what they would be without it."
