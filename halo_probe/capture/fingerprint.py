@@ -34,8 +34,8 @@ def fingerprint(tensor: torch.Tensor) -> torch.Tensor:
     whole = data.numel() - data.numel() % (_WORDS * _WORD)
     rows = data[:whole].view(torch.int64).view(-1, _WORDS)
     weights = _weights(tensor.device)
-    together = rows.split(_ROWS.get(tensor.device.type, _ROWS_ELSEWHERE))
-    sums = [(some * weights).sum(dim=1) for some in together if len(some)]
+    step = _ROWS.get(tensor.device.type, _ROWS_ELSEWHERE)
+    sums = [(rows[start : start + step] * weights).sum(dim=1) for start in range(0, len(rows), step)]
     if whole < data.numel():
         rest = torch.nn.functional.pad(data[whole:], (0, -data.numel() % _WORD)).view(torch.int64)
         sums.append((rest * weights[: len(rest)]).sum()[None])

@@ -6,6 +6,7 @@ transformers 5: it loads no head.
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from os import PathLike
 from typing import Any
 
 import torch
@@ -66,11 +67,13 @@ class TransformersChat(lmms):
         batch_size: int | str = 1,
     ) -> None:
         super().__init__()
+        with ending_loudly():
+            pretrained, revision = _text("pretrained", pretrained), _text("revision", revision)
+            self.batch_size = _count("batch_size", batch_size)
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:
             device_map = str(self.accelerator.device)
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.batch_size = int(batch_size)
         self.model = AutoModelForImageTextToText.from_pretrained(
             pretrained,
             revision=revision,
@@ -142,6 +145,19 @@ class TransformersChat(lmms):
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not there: rounds need a model of lmms-eval that has them."""
         raise NotImplementedError
+
+
+def _text(name: str, given: Any) -> str:
+    """A name as text: of one that is all digits lmms-eval makes a number, which may begin with other digits."""
+    if not isinstance(given, str | PathLike):
+        raise UsageError(f"{name}={given}: lmms-eval reads this as a number or a flag; write {name}='\"{given}\"'.")
+    return str(given).strip("\"'")
+
+
+def _count(name: str, given: Any) -> int:
+    if not str(given).isdecimal() or int(given) < 1:
+        raise UsageError(f"{name}={given}: halo_transformers needs a whole number from 1 on, such as {name}=1.")
+    return int(given)
 
 
 def _generation(options: Mapping[str, Any]) -> dict[str, Any]:

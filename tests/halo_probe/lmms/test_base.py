@@ -108,7 +108,7 @@ def options_of_lmms_eval():
     """Every generation option in a task of lmms-eval, once, with a value that it has there."""
     found = {}
     for file in Path(tasks.__file__).parent.rglob("*yaml*"):
-        lines = file.read_text().splitlines() if file.is_file() else []
+        lines = file.read_text().splitlines() if file.is_file() and file.suffix != ".pyc" else []
         if "generation_kwargs:" not in lines:
             continue
         start = lines.index("generation_kwargs:") + 1
@@ -122,7 +122,7 @@ def test_every_option_of_a_task_of_lmms_eval_is_accepted():
     options = options_of_lmms_eval()
     assert {"image_aspect_ratio", "visual_cot", "seed", "until", "top_k"} <= options.keys()
     for name, value in options.items():
-        _generation({name: value})
+        _generation(read_options({name: value}))
 
 
 @pytest.fixture(scope="module")
