@@ -5,10 +5,12 @@ import pytest
 import tiny_families
 import torch
 from tiny_families import SPECIMENS
+from transformers import GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from halo_probe.archive.generation import Layer
 from halo_probe.capture import record_attention
+from halo_probe.capture.decoding import most_tokens
 from halo_probe.capture.dispatch import AttentionCall
 from halo_probe.capture.interventions import Intervention
 from halo_probe.capture.kernel_output import KernelOutputs
@@ -195,3 +197,21 @@ def test_a_context_without_a_call_of_generate_is_an_error(asked):
 def test_a_context_that_an_exception_ends_raises_that_one(asked):
     with pytest.raises(KeyError, match="own"), record_attention(asked[0]):
         raise KeyError("own")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_new_tokens": 5}, {"max_length": 5}, {"generation_config": {"max_new_tokens": 5}}, {}],
+)
+@pytest.mark.filterwarnings("ignore:Using the model-agnostic default:UserWarning")
+def test_the_most_tokens_of_a_reply_are_those_after_which_generate_ends_it(options, asked):
+    model, inputs = asked
+    prompt = inputs["input_ids"].shape[1]
+    given = {name: value for name, value in options.items() if name != "generation_config"}
+    if "max_length" in given:
+        given["max_length"] += prompt
+    if "generation_config" in options:
+        given["generation_config"] = GenerationConfig(**options["generation_config"])
+    never = {"eos_token_id": None, "do_sample": False, "pad_token_id": 0}
+    written = model.generate(**inputs, **given, **never).shape[1] - prompt
+    assert most_tokens(model, (), {**inputs, **given, **never}, prompt=prompt) == written
