@@ -16,10 +16,8 @@ from halo_probe.errors import CaptureError
 
 _TF32 = 2.0**-10
 """The relative distance of two neighbours in the format that devices may multiply float32 in."""
-_FLOAT32 = 2.0**-20
-"""That of float32, times eight: sums over thousands of numbers are rounded as often."""
-_ROOM = 2
-"""What rounding explains at most over what it does: of the families in docs/families.md, a fifth of it is needed."""
+_FLOAT32 = 2.0**-19
+"""That of float32, times sixteen: sums over thousands of numbers are rounded as often."""
 
 
 class KernelOutputs:
@@ -128,13 +126,13 @@ def _product(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 def _excess(difference: torch.Tensor, logits: torch.Tensor, call: AttentionCall, *, unit: float) -> torch.Tensor:
     """The length of the difference over what rounding explains, B × H.
 
-    A weight p is off by p · unit · (1 + |z|) at most, where its logit z was rounded, and so is the output by what that
-    does to the values.
+    Where a kernel rounds its logits z, its weights p and the output, p is off by p · unit · (1 + |z|) at most, and the
+    output by what that does to the values. The families of docs/families.md need less than a quarter of it.
     """
     weights = _weights(logits, call)
     uncertain = weights * logits.abs().nan_to_num(posinf=0.0)
     plain, moved = _product(torch.stack([weights, uncertain], dim=2), call.value.float().abs()).unbind(dim=2)
-    allowed = _ROOM * unit * (plain * (1 + uncertain.sum(dim=-1, keepdim=True)) + moved)
+    allowed = unit * (plain * (1 + uncertain.sum(dim=-1, keepdim=True)) + moved)
     smallest = torch.finfo(torch.float32).tiny
     excess: torch.Tensor = difference.norm(dim=-1) / allowed.norm(dim=-1).clamp(min=smallest)
     return excess

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from halo_probe.archive.generation import Generation
 from halo_probe.capture.decoding import is_neutral
 from halo_probe.capture.recorder import Target
@@ -92,7 +94,8 @@ def _arguments_followed(
         found["attn_implementation"] = asked["attn_implementation"] == target.kernel
     for name in ("dtype", "torch_dtype"):
         if asked.get(name) not in {None, "auto"}:
-            found[name] = str(asked[name]).removeprefix("torch.") == str(target.model.dtype).removeprefix("torch.")
+            wanted = str(asked[name]).removeprefix("torch.")
+            found[name] = getattr(torch, wanted, wanted) == target.model.dtype
     if isinstance(asked.get("use_cache"), bool):
         found["use_cache"] = asked["use_cache"] == given.get("use_cache", True)
     pixels = _pixels(target, generation)
