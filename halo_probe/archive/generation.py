@@ -1,6 +1,8 @@
 """What is recorded of one reply: its maps, the layers that they are of, and what the image tokens show."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,18 @@ class View:
     """Columns of the grid, in tokens."""
     box: tuple[float, float, float, float] = WHOLE
     """The part of the image that the view covers, x0, y0, x1, y1 as fractions of its width and height."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What `generate` was given for one reply, whatever was asked for."""
+
+    prompt: np.ndarray
+    """int64: the tokens of the prompt, without padding."""
+    pictures: str | None
+    """SHA-256 over the tensors beside the prompt, the pixels among them; None where several prompts share them."""
+    options: Mapping[str, Any]
+    """Options of decoding that are in force and not neutral, ready for JSON."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +89,8 @@ class Generation:
     sink_tokens: np.ndarray | None = None
     """M, bool: image tokens that are visual sinks, with a massive activation after some layer from layer 2 on (φ > 20
     over all dimensions, spec §7); only with `sinks=True`."""
+    given: Given | None = field(default=None, repr=False)
+    """What the reply is one to; None of a generation that is read from its maps."""
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:

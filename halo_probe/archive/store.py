@@ -20,8 +20,9 @@ _SHOWN = 5
 _ABSENT = "nothing"
 _FORMAT = "format"
 _NAMES = {
-    "model.weights": "the hash of the weights of the checkpoint",
-    "model.settings": "the hash of the settings of the checkpoint (tokenizer, processor, generation)",
+    "model.weights": "the hash of the weights that were loaded",
+    "model.settings": "the hash of the settings that were loaded (configuration, generation, tokenizer, processor)",
+    "model.code": "the hash of the code that was loaded",
 }
 """Of fields whose path does not say what differs."""
 _DOCUMENT = ["task", "doc_id", "repeat"]
@@ -137,7 +138,7 @@ def _check_signature(part: Path, stored: bytes, signature: Mapping[str, Any]) ->
         )
     was, now = _flat(fields), _flat(json.loads(json.dumps(signature)))
     differences = [
-        f"{_name(field)} was {was.get(field, _ABSENT)}, is {now.get(field, _ABSENT)}"
+        f"{_NAMES.get(field, field)} was {was.get(field, _ABSENT)}, is {now.get(field, _ABSENT)}"
         for field in {**was, **now}
         if field != "sha256" and was.get(field, _ABSENT) != now.get(field, _ABSENT)
     ]
@@ -147,12 +148,6 @@ def _check_signature(part: Path, stored: bytes, signature: Mapping[str, Any]) ->
             f"{part.parent}: holds maps of another run: {'; '.join(differences[:_SHOWN])}{more}. Choose another "
             "--output_path, or give the settings of the earlier run to go on with it."
         )
-
-
-def _name(field: str) -> str:
-    """A field as a difference names it; of the files that an argument names, with that argument."""
-    path, _, argument = field.rpartition(".")
-    return f"{_NAMES[path]} ({argument})" if path in _NAMES else field
 
 
 def _flat(fields: Any, path: str = "") -> dict[str, str]:

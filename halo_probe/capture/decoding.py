@@ -18,6 +18,10 @@ _BEAMS = ("beam_search", "beam_sample")
 _FOLLOWED = (*_SINGLE, *_BEAMS, "assisted_generation")
 _UNCOMPILED_CACHES = (None, "dynamic", "dynamic_full", "hybrid", "offloaded", "quantized")
 
+_MOST_TOKENS = 20
+"""Where nothing says it, in transformers."""
+_PLAIN = (bool, int, float, str, list)
+
 GREEDY = {
     "do_sample": False,
     **dict.fromkeys(("temperature", "top_p", "top_k", "typical_p", "min_p"), None),
@@ -28,6 +32,33 @@ GREEDY = {
     "past_key_values": None,  # a cache that is shared with the answer would already hold this pass
 }
 """Options of `generate` that take the place of any others."""
+
+
+_SAMPLING = (
+    *("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    "renormalize_logits",
+)
+"""Options that mean something only where tokens are drawn."""
+_NEUTRAL: Mapping[str, Any] = {
+    **dict.fromkeys(("do_sample", "early_stopping", "renormalize_logits", "remove_invalid_values"), False),
+    **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences"), 1),
+    **dict.fromkeys(("temperature", "top_p", "typical_p", "length_penalty"), 1.0),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), 1.0),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length"), 0),
+    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff", "diversity_penalty"), 0.0),
+    "use_cache": True,
+}
+"""Values that leave everything as it would be without the option."""
+_KEPT = {
+    *("return_dict_in_generate", *GenerationConfig.extra_output_flags),  # what is returned beside the reply
+    *("transformers_version", "compile_config", "disable_compile", "is_assistant"),
+}
+"""Options that change no reply."""
+
+
+def is_neutral(name: str, value: Any) -> bool:
+    """Whether an option of `generate` asks for nothing."""
+    return value is None or (name in _NEUTRAL and value == _NEUTRAL[name])
 
 
 class Decoding:
@@ -49,6 +80,21 @@ class Decoding:
         self._beams = self._mode in _BEAMS
         self._stops = bool(arguments.get("stopping_criteria") or self._config.stop_strings)
         self._check(model, arguments)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options in force that are not neutral and decide on the reply, ready for JSON; ids of tokens left out."""
+        found = {
+            name: value
+            for name, value in vars(self._config).items()
+            if not name.startswith("_") and not name.endswith("_token_id") and name not in _KEPT
+        }
+        if found.get("max_new_tokens") is not None:
+            found["max_length"] = None  # which the other overrules
+        if not found.get("do_sample"):
+            found |= dict.fromkeys(_SAMPLING)
+        kept = {name: value for name, value in found.items() if not is_neutral(name, value)}
+        return {name: value if isinstance(value, _PLAIN) else str(value) for name, value in sorted(kept.items())}
 
     @property
     def copies(self) -> int:
@@ -175,6 +221,29 @@ class Decoding:
             cache is not None and type(cache).__name__ == "StaticCache"
         )
         return self._config.compile_config is not None or (static and model.device.type != "cpu")
+
+
+def most_tokens(
+    model: "PreTrainedModel", positional: Sequence[Any], arguments: Mapping[str, Any], *, prompt: int
+) -> int:
+    """How many tokens a reply of a `generate` call may have.
+
+    Args:
+        model: The model.
+        positional: The arguments of the call.
+        arguments: Its keyword arguments.
+        prompt: The length of the prompt.
+    """
+    config = _effective_config(model, given_config(positional, arguments), arguments)
+    if config.max_new_tokens is not None:
+        return int(config.max_new_tokens)
+    return _MOST_TOKENS if config.max_length is None else max(int(config.max_length) - prompt, 0)
+
+
+def given_config(positional: Sequence[Any], arguments: Mapping[str, Any]) -> GenerationConfig | None:
+    """The configuration in the arguments of a `generate` call; None where there is none."""
+    configs = (*positional[1:2], arguments.get("generation_config"))
+    return next((one for one in configs if isinstance(one, GenerationConfig)), None)
 
 
 def _effective_config(

@@ -16,7 +16,8 @@ _PACKED = ("cu_seq_lens_q", "cu_seqlens_q", "cache")
 """Arguments of attention functions that come with packed rows or a paged cache."""
 _KNOWN = {
     *("scaling", "softcap", "position_bias", "s_aux", "sinks", "sliding_window"),  # change the row, and are read
-    *("dropout", "is_causal"),  # do not change it: none in evaluation, and the last queries are behind every key
+    # Do not change it: dropout shows in what the kernel returns, and the last queries are behind every key.
+    *("dropout", "is_causal"),
 }
 """Arguments that attention functions of transformers declare. One that they do not declare does nothing, but for:"""
 _SELECTED = ("block_indices", "indices")

@@ -10,8 +10,9 @@ import torch
 
 from halo_probe.archive.generation import Layer
 from halo_probe.capture.dispatch import AttentionCall
+from halo_probe.capture.kernel_output import attention_of, weighted_values
 from halo_probe.capture.masks import RowMasks
-from halo_probe.capture.rows import full_precision, learned_sinks, row_logits
+from halo_probe.capture.rows import row_logits
 from halo_probe.capture.session import Session
 from halo_probe.capture.transfers import to_device
 from halo_probe.errors import CaptureError
@@ -65,13 +66,7 @@ class Override:
         dropped = self._session.dropped(layer, keys=logits.shape[-1])
         places = self._session.places(dropped=dropped, device=logits.device)
         edited = self._intervention.edit(logits, places[:, 1:], rows)
-        attention = output[0]
-        row = weighted_values(edited, call)
-        if attention.shape[:1] + attention.shape[2:] != row.shape:
-            raise CaptureError(
-                f"Layer {layer.index}: attention of shape {tuple(attention.shape)} where batch × queries × heads × "
-                f"width was expected, {tuple(row.shape)} in one row; it cannot be intervened on."
-            )
+        attention, row = attention_of(layer, call, output), weighted_values(edited, call)
         # In place: the kernel made this tensor for the layer alone, and a copy would be as large as the prompt.
         attention[:, -1] = torch.where(rows[:, None, None], row.to(attention.dtype), attention[:, -1])
         return EditedLogits(logits[:, :, None], edited[:, :, None]), output
@@ -107,25 +102,3 @@ class Override:
         # Compared one by one: `isin` would sort them, for which the host waits.
         self._wrote_digit = before | (last.to(before.device)[:, None] == self._digits).any(dim=1)
         return ~self._wrote_digit if first else self._wrote_digit & ~before
-
-
-def weighted_values(logits: torch.Tensor, call: AttentionCall) -> torch.Tensor:
-    """The attention output of one row of logits.
-
-    Args:
-        logits: B × H × K, float32.
-        call: For the values, B × G × K × E, and the learned sinks.
-
-    Returns:
-        B × H × E, float32; zero where every key is hidden.
-    """
-    batch, heads, keys = logits.shape
-    sinks = learned_sinks(call.arguments, rows=1)
-    if sinks is not None:
-        logits = torch.cat([logits, sinks[:, :, 0].float().expand(batch, -1, -1)], dim=-1)
-    # An edit may hide every key of a cross-attention layer: the softmax is NaN there.
-    weights = torch.softmax(logits, dim=-1).nan_to_num(0.0)[..., :keys]
-    value = call.value.float()
-    with full_precision(value):
-        weighted: torch.Tensor = weights.reshape(batch, value.shape[1], -1, keys) @ value
-    return weighted.reshape(batch, heads, -1)

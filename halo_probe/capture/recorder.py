@@ -9,18 +9,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from transformers import GenerationConfig
 
-from halo_probe.archive.generation import Generation, Layer
+from halo_probe.archive.generation import Generation, Given, Layer
 from halo_probe.capture.collection import Rows
-from halo_probe.capture.decoding import Decoding
+from halo_probe.capture.decoding import Decoding, given_config
 from halo_probe.capture.dispatch import AttentionCall, listen
 from halo_probe.capture.families import family_of
+from halo_probe.capture.fingerprint import Fingerprints, tensors_in
 from halo_probe.capture.image_tokens import check_family, locate_image_tokens
+from halo_probe.capture.kernel_output import KernelOutputs
 from halo_probe.capture.layers import LayerChoice, attention_modules, choose_layers
 from halo_probe.capture.masks import RowMasks, is_flash
 from halo_probe.capture.override import EditedLogits, Override
 from halo_probe.capture.recording import Recording
+from halo_probe.capture.rows import row_logits
 from halo_probe.capture.session import Session
 from halo_probe.capture.sinks import VisualSinks, sink_layers
 from halo_probe.capture.transfers import to_host
@@ -139,16 +141,29 @@ def record_attention(
         UnsupportedModelError: If the model cannot be recorded.
         UsageError: If `layers`, `heads` or the intervention does not fit the model.
         NoImageTokensError: From `generate`, before anything is generated, if a prompt has no image token.
-        CaptureError: From `generate`, if its options are not supported or its attention was not seen.
+        CaptureError: From `generate`, if its options are not supported, if its attention was not seen, or if the kernel
+            does not return what its arguments say; at the end of the context, if no call of `generate` was recorded.
     """
     recording = Recording()
+    errors: list[CaptureError] = []
+
+    def raise_and_note(error: CaptureError) -> None:
+        errors.append(error)
+        raise error
+
     with recording_generate(
         prepare_target(model, layers=layers, heads=heads, sinks=sinks),
         deliver=recording.generations.extend,
-        on_error=_raise,
+        on_error=raise_and_note,
         intervention=intervention,
     ):
         yield recording
+    if not recording.generations and not errors:
+        raise CaptureError(
+            "Nothing was recorded: `generate` of this model was not called inside the context. Call it there, on the "
+            "model that was given, as `model.generate(...)`: a method that was looked up before the context began, or "
+            "one called on the class, goes past the recording."
+        )
 
 
 @contextmanager
@@ -261,9 +276,7 @@ class _Call:
     ) -> None:
         given = _on_host({**arguments, "input_ids": _prompt_ids(positional, arguments)})
         input_ids: torch.Tensor = given["input_ids"]
-        configs = (*positional[1:2], arguments.get("generation_config"))
-        config = next((one for one in configs if isinstance(one, GenerationConfig)), None)
-        self.decoding = Decoding(target.model, config, arguments)
+        self.decoding = Decoding(target.model, given_config(positional, arguments), arguments)
         mask = self.decoding.attention_mask(input_ids, given.get("attention_mask"))
         images = locate_image_tokens(target.model.config, input_ids, {**given, "attention_mask": mask})
         if change and not (self.decoding.keeps_rows and self.decoding.keeps_cache):
@@ -271,6 +284,10 @@ class _Call:
                 "An intervention needs greedy search or sampling with a cache: set num_beams=1 and use_cache=True, and "
                 "give no assistant."
             )
+        self._prompts = input_ids
+        # Of several prompts that come together it is not known which rows of pixels are whose.
+        alone = len(images) == 1
+        self._pictures = Fingerprints(_pictures(arguments, prompt=input_ids.shape[1]) if alone else ())
         self._target = target
         self._session = Session(
             images,
@@ -278,16 +295,17 @@ class _Call:
             prompt=input_ids.shape[1],
             copies=self.decoding.copies,
         )
-        masks = RowMasks(self._session, kernel=target.kernel)
+        self._masks = RowMasks(self._session, kernel=target.kernel)
+        self._outputs = KernelOutputs(kernel=target.kernel)
         self._rows = Rows(
             self._session,
-            masks,
+            self._masks,
             layers=target.layers,
             keep_heads=target.keep_heads,
             wait=self.decoding.keeps_keys,
         )
         self._sinks = VisualSinks(target.sink_layers, self._session) if target.sink_layers else None
-        self._override = Override(change.intervention, self._session, masks) if change else None
+        self._override = Override(change.intervention, self._session, self._masks) if change else None
         self._changed = change.layers if change else ()
         self._failure: CaptureError | None = None
 
@@ -306,21 +324,33 @@ class _Call:
     def _attend(self, layer: Layer, call: AttentionCall, output: Any) -> Any:
         if not self._session.steps or not self._session.here:  # a chunk of the prompt that is not its last, or foreign
             return output
+        if not self._outputs.seen(layer) and not self._failure:
+            self._trying(layer, self._compare, layer, call, output)
         edited = None
         if self._override and layer in self._changed:
             self._require_prompt()
             edited, output = self._override.apply(layer, call, output)
         if layer in self._target.modules and not self._failure:
-            self._record(layer, call, edited)
+            self._trying(layer, self._record, layer, call, edited)
         return output
 
+    def _compare(self, layer: Layer, call: AttentionCall, output: Any) -> None:
+        """Compare what the kernel returned with the row that its arguments say."""
+        bias = self._masks.bias(call, layer=layer, rows=1)
+        logits = row_logits(call.query[:, :, -1:], call.key, bias, call.arguments)
+        self._outputs.compare(layer, call, output, logits[:, :, 0])
+
     def _record(self, layer: Layer, call: AttentionCall, edited: EditedLogits | None) -> None:
+        self._require_prompt()
+        if edited is None:
+            self._rows.add(layer, call)
+        else:
+            self._rows.add_edited(layer, call, edited)
+
+    def _trying(self, layer: Layer, act: Callable[..., None], *given: Any) -> None:
+        """Do something with a row; what goes wrong there is kept for when the model is done."""
         try:
-            self._require_prompt()
-            if edited is None:
-                self._rows.add(layer, call)
-            else:
-                self._rows.add_edited(layer, call, edited)
+            act(*given)
         except CaptureError as error:  # not raised in the middle of the model's own run
             self._failure = error
         except RuntimeError as error:  # such as a full device: the model may still have room for itself
@@ -354,14 +384,19 @@ class _Call:
         try:
             blocks = self._rows.finish()
             found = self._sinks.found() if self._sinks else []
-            (replies, *beams), blocks, found = to_host([replies, *self.decoding.beams(output)], blocks, found)
+            excesses = self._outputs.excesses()
+            (replies, *beams), blocks, found, excesses, pictures = to_host(
+                [replies, *self.decoding.beams(output)], blocks, found, excesses, self._pictures.sums
+            )
         except RuntimeError as error:
             if isinstance(error, CaptureError):
                 raise
             raise CaptureError(f"The rows could not be computed: {error}") from error
+        self._outputs.require_equal(excesses)
         tokens = replies.numpy()
         numbers = self._rows.numbers(blocks, self.decoding.sources(beams, shape=tokens.shape))
         sinks = torch.stack(found).any(dim=0).numpy() if found else None
+        seen = self._pictures.sha256(pictures) if self._pictures.sums else None
         generations = []
         for sequence, (token_ids, ended) in enumerate(self.decoding.replies(tokens)):
             prompt, steps = self.decoding.prompt_of(sequence), len(token_ids)
@@ -382,6 +417,11 @@ class _Call:
                     visible=one.visible[:steps].copy(),
                     heads=None if one.heads is None else one.heads[:steps, ..., :count].copy(),
                     sink_tokens=None if sinks is None else sinks[prompt * self._session.copies, :count].copy(),
+                    given=Given(
+                        prompt=self._prompts[prompt, -self._session.lengths[prompt] :].numpy(),
+                        pictures=seen,
+                        options=self.decoding.options,
+                    ),
                 )
             )
         return generations
@@ -396,6 +436,14 @@ def _on_host(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
     (moved,) = to_host(list(whole.values()))
     return {**arguments, **dict(zip(whole, moved, strict=True))}
+
+
+def _pictures(arguments: Mapping[str, Any], *, prompt: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors that `generate` is given, without those that say something of each token: pixels and sizes."""
+    for name, value in arguments.items():
+        for own, tensor in tensors_in(name, value):
+            if tensor.shape[1:2] != (prompt,):
+                yield own, tensor
 
 
 def _prompt_ids(positional: Sequence[Any], arguments: Mapping[str, Any]) -> torch.Tensor:

@@ -32,6 +32,7 @@ NULL_KEYS = ("halo_index_ns", "hull_contrast_ns")
 """The spatial metrics of the Halo rule, after sink removal; their z-scores are the columns with `_z` of the scores."""
 
 _RESULTS = "_results.json"
+_SYSTEM = "system_instruction"
 # What lmms-eval's models call the argument that says which model.
 _NAMES = ("pretrained", "model", "model_version", "model_name", "checkpoint")
 _PARTS = {"config", "configs", "n-samples", "versions"}
@@ -218,6 +219,8 @@ def _load(file: Path) -> dict[str, Any]:
     for layer in _require(signature.get("recorded_layers", []), list, file, "the signature's recorded_layers"):
         if not _require(layer, dict, file, "a recorded layer").keys() >= {"index", "type"}:
             raise _damaged(file, "a recorded layer has no index and type")
+    for task, given in _require(halo.get("given", {}), dict, file, "what was given").items():
+        _require(_require(given, dict, file, f"what was given of {task}").get("without_effect", []), list, file, task)
     tasks = _require(signature.get("tasks", {}), dict, file, "the signature's tasks")
     for name in _PARTS:
         _require(results[name], dict, file, name)
@@ -274,6 +277,9 @@ def _fields(
     results: Mapping[str, Any], signature: Mapping[str, Any], task: str, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     config, signed = results["configs"][task], signature.get("tasks", {}).get(task, {})
+    idle = results.get("halo", {}).get("given", {}).get(task, {}).get("without_effect", ())
+    system = results.get("system_instruction") or "none"
+    options = config.get("generation_kwargs")
     return {
         "task version": results["versions"].get(task),
         "data hash": signed.get("dataset_sha256"),
@@ -281,8 +287,8 @@ def _fields(
         "number of documents": len(rows),
         "set of documents": _sha256(sorted((row["id"], row["count"]) for row in rows)),
         "set of questions": _sha256(sorted((row["id"], row.get("input", "")) for row in rows)),
-        "system prompt": results["system_instruction"] or "none" if "system_instruction" in results else None,
-        "generation configuration": config.get("generation_kwargs"),
+        "system prompt": ("none" if _SYSTEM in idle else system) if _SYSTEM in results else None,
+        "generation configuration": options and {name: one for name, one in options.items() if name not in idle},
         "number of examples in the prompt": config.get("num_fewshot"),
     }
 

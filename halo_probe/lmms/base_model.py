@@ -1,13 +1,15 @@
 """What lmms-eval's model classes have in common: how requests reach them, and how much they print."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from lmms_eval.api.model import lmms
 from loguru import logger
+
+from halo_probe.lmms.options import read_options
 
 
 def carries_image(lm: lmms, request: Any) -> bool:
@@ -40,16 +42,6 @@ def _silenced(bar: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return bar(*args, **{**kwargs, "disable": True})
 
 
-def most_tokens(request: Any, default: int) -> int:
-    """How long the reply to a request may be."""
-    return int(_options(request).get("max_new_tokens") or default)
-
-
-def stops(request: Any) -> Sequence[str]:
-    """The strings before which the reply to a request ends."""
-    until = _options(request).get("until") or ()
-    return (until,) if isinstance(until, str) else until
-
-
-def _options(request: Any) -> Mapping[str, Any]:
-    return next((one for one in request.args if isinstance(one, Mapping)), {})
+def options_of(request: Any) -> dict[str, Any]:
+    """The generation options of a request, read as their types."""
+    return read_options(next((one for one in request.args if isinstance(one, Mapping)), {}))

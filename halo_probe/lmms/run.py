@@ -21,9 +21,11 @@ from halo_probe.archive.store import finished_answers, own_folder
 from halo_probe.capture.recorder import Target
 from halo_probe.errors import CaptureError, UsageError
 from halo_probe.lmms.answering.answering import METHODS, Answering
+from halo_probe.lmms.answering.given import summarize_given
 from halo_probe.lmms.answering.ledger import Ledger
 from halo_probe.lmms.arguments import Arguments
 from halo_probe.lmms.boundary import ending_loudly, stop_after_results
+from halo_probe.lmms.options import read_options
 from halo_probe.lmms.probed import ProbedRun
 from halo_probe.lmms.signature import run_signature
 from halo_probe.lmms.thoughts import thinking_of
@@ -81,6 +83,8 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
     with ending_loudly(), ExitStack() as stack:
         _warn_of_another_headline(run.target)
         _require_direct_digits(run.arguments, tasks)
+        for task in tasks.values():
+            _read_options(task)
         signature = run_signature(
             run.target, base=run.base, arguments=run.arguments, batch=batch, tasks=tasks, call=kwargs
         )
@@ -92,10 +96,14 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
             writer = MapWriter(folder, signature=signature, max_gb=run.arguments.max_gb, rank=rank)
             stack.enter_context(writer)
         thinking = thinking_of(run.lm, tags=_reasoning_tags(kwargs.get("cli_args"), tasks))
-        ledger = Ledger(run=run, thinking=thinking, tasks=tasks, writer=writer, answers=finished)
+        asked = kwargs.get("system_instruction")
+        ledger = Ledger(
+            run=run, thinking=thinking, tasks=tasks, writer=writer, answers=finished, system_instruction=asked
+        )
         with Answering(run=run, ledger=ledger, batch=batch).keeping(kwargs.get("response_cache")):
             results = evaluate(**kwargs)
     account = _gather(ledger.account())
+    account["given"] = summarize_given(account["given"])
     if results is not None:
         results["halo"] = {"signature": signature, "maps": str(folder) if folder else None, **account}
         results["results"] = fit_for_loggers(results["results"])
@@ -103,6 +111,15 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
     if account["failures"]:
         stop_after_results(_shortfall(account), results)
     return results
+
+
+def _read_options(task: Any) -> None:
+    """Let a task have its generation options as their types: lmms-eval leaves lists of `--gen_kwargs` text."""
+    try:
+        read = read_options(task.config.generation_kwargs or {})
+    except UsageError as error:
+        raise UsageError(f"{task.config.task}: {error}") from error
+    task.set_config(key="generation_kwargs", value=read)
 
 
 def _leaves(task_dict: Mapping[Any, Any]) -> Iterator[Any]:

@@ -6,6 +6,7 @@ transformers 5: it loads no head.
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from os import PathLike
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ from loguru import logger
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from halo_probe.errors import UsageError
-from halo_probe.lmms.base_model import stops
 from halo_probe.lmms.boundary import ending_loudly
+from halo_probe.lmms.options import most_new_tokens, read_options, stops
 from halo_probe.lmms.thoughts import thinking_of
 
 _MOST_TOKENS = 1024  # where a task says nothing
@@ -67,11 +68,13 @@ class TransformersChat(lmms):
         batch_size: int | str = 1,
     ) -> None:
         super().__init__()
+        with ending_loudly():
+            pretrained, revision = _text("pretrained", pretrained), _text("revision", revision)
+            self.batch_size = _count("batch_size", batch_size)
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:
             device_map = str(self.accelerator.device)
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.batch_size = int(batch_size)
         self.model = AutoModelForImageTextToText.from_pretrained(
             pretrained,
             revision=revision,
@@ -94,12 +97,13 @@ class TransformersChat(lmms):
         """
         groups = [list(group) for _, group in groupby(requests, key=lambda request: repr(request.args[2]))]
         with ending_loudly():
-            generations = [_generation(group[0].args[2]) for group in groups]
-        self._tell_ignored({name for group in groups for name in group[0].args[2] if name in _IGNORED})
+            options = [read_options(group[0].args[2]) for group in groups]
+            generations = [_generation(one) for one in options]
+        self._tell_ignored({name for one in options for name in one if name in _IGNORED})
         answers = []
-        for group, generation in zip(groups, generations, strict=True):
+        for group, asked, generation in zip(groups, options, generations, strict=True):
             for first in range(0, len(group), self.batch_size):
-                answers += self._answer(group[first : first + self.batch_size], generation)
+                answers += self._answer(group[first : first + self.batch_size], generation, ends=stops(asked))
         return answers
 
     def _tell_ignored(self, names: set[str]) -> None:
@@ -111,7 +115,9 @@ class TransformersChat(lmms):
                 "what they would be without."
             )
 
-    def _answer(self, requests: Sequence[Instance], generation: Mapping[str, Any]) -> list[GenerationResult]:
+    def _answer(
+        self, requests: Sequence[Instance], generation: Mapping[str, Any], *, ends: Sequence[str]
+    ) -> list[GenerationResult]:
         inputs = self.processor.apply_chat_template(
             [self._messages(request) for request in requests],
             add_generation_prompt=True,
@@ -128,15 +134,14 @@ class TransformersChat(lmms):
             self.thinking.text(reply.tolist(), prompt=prompt.tolist(), tokenizer=self.tokenizer)
             for reply, prompt in zip(replies, prompts, strict=True)
         ]
-        ends = stops(requests[0])
         return [
             GenerationResult(text=_until(text, ends), token_counts=TokenCounts(output_tokens=len(reply)))
             for text, reply in zip(texts, replies, strict=True)
         ]
 
     def _messages(self, request: Instance) -> list[dict[str, Any]]:
-        _, to_messages, _, document, task, split = request.args
-        messages = to_messages(self.task_dict[task][split][document])
+        context, to_messages, _, document, task, split = request.args
+        messages = _with_context(to_messages(self.task_dict[task][split][document]), context)
         return ChatMessages(messages=messages).to_hf_messages()  # type: ignore[no-any-return]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
@@ -146,6 +151,19 @@ class TransformersChat(lmms):
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not there: rounds need a model of lmms-eval that has them."""
         raise NotImplementedError
+
+
+def _text(name: str, given: Any) -> str:
+    """A name as text: of one that is all digits lmms-eval makes a number, which may begin with other digits."""
+    if not isinstance(given, str | PathLike):
+        raise UsageError(f"{name}={given}: lmms-eval reads this as a number or a flag; write {name}='\"{given}\"'.")
+    return str(given).strip("\"'")
+
+
+def _count(name: str, given: Any) -> int:
+    if not str(given).isdecimal() or int(given) < 1:
+        raise UsageError(f"{name}={given}: halo_transformers needs a whole number from 1 on, such as {name}=1.")
+    return int(given)
 
 
 def _generation(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,14 +189,15 @@ def _generation(options: Mapping[str, Any]) -> dict[str, Any]:
         if given.get(name) and given[name] != neutral:
             raise UsageError(f"generation option {name}={given[name]}: only {name}={neutral} works here; {where}.")
     do_sample, temperature = given.get("do_sample"), given.get("temperature")
-    if do_sample not in {None, True, False}:
-        raise UsageError(f"generation option do_sample={do_sample}: use do_sample=True or do_sample=False.")
-    sampled = (temperature or 0) > 0 if do_sample is None else bool(do_sample) and temperature != 0
+    sampled = (temperature or 0) > 0 if do_sample is None else do_sample and temperature != 0
+    most = most_new_tokens(options)
+    if most is None and given.get("max_length") is None:
+        most = _MOST_TOKENS
     generation = {
         "num_beams": 1,
         "top_p": None,
         **given,
-        "max_new_tokens": _most_tokens(options),
+        "max_new_tokens": most,
         "do_sample": sampled,
         **{name: float(given[name]) for name in _REAL if isinstance(given.get(name), int)},
     }
@@ -187,13 +206,20 @@ def _generation(options: Mapping[str, Any]) -> dict[str, Any]:
     return generation
 
 
-def _most_tokens(options: Mapping[str, Any]) -> int | None:
-    """How long a reply may be; None where `max_length` says how long it may be together with its prompt."""
-    for name in ("max_new_tokens", "max_gen_toks"):
-        if options.get(name) is not None:
-            most: int = options[name]
-            return most
-    return _MOST_TOKENS if options.get("max_length") is None else None
+def _with_context(messages: Sequence[Mapping[str, Any]], context: Any) -> list[Mapping[str, Any]]:
+    """A chat, after what lmms-eval puts before its question: `--system_instruction`, and the task's own description.
+
+    lmms-eval gives them to models as the beginning of a text that ends in the question (`context`), and leaves them out
+    of the chat. A chat that words the question otherwise does not tell them apart from it: there they are left out.
+    """
+    question = "".join(part["text"] for part in messages[-1]["content"] if part["type"] == "text")
+    if not isinstance(context, str) or not question or not context.endswith(question) or context == question:
+        return list(messages)
+    said = {"type": "text", "text": context.removesuffix(question)}
+    if messages[0]["role"] == "system":
+        first, *rest = messages
+        return [{**first, "content": [said, *first["content"]]}, *rest]
+    return [{"role": "system", "content": [said]}, *messages]
 
 
 def _until(text: str, ends: Sequence[str]) -> str:

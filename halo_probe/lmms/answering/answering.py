@@ -20,6 +20,7 @@ from halo_probe.archive.answers import Key
 from halo_probe.archive.generation import Generation
 from halo_probe.archive.size import bytes_per_token, require_room
 from halo_probe.capture.check import Call, before_first_call, check_capture, record_once, require_sound
+from halo_probe.capture.decoding import most_tokens
 from halo_probe.capture.interventions import Intervention
 from halo_probe.capture.recorder import recording_generate
 from halo_probe.errors import CaptureError, HaloError, NoImageTokensError
@@ -28,9 +29,10 @@ from halo_probe.lmms.answering.draws import Draws
 from halo_probe.lmms.answering.ledger import OPENED, Ledger
 from halo_probe.lmms.answering.random_states import States, drawing_nothing, random_states, restore_states
 from halo_probe.lmms.answering.results import result_of
-from halo_probe.lmms.base_model import carries_image, most_tokens, stops, without_chatter
+from halo_probe.lmms.base_model import carries_image, options_of, without_chatter
 from halo_probe.lmms.boundary import stop
 from halo_probe.lmms.emission import emitting
+from halo_probe.lmms.options import most_new_tokens, stops
 from halo_probe.lmms.passes.plain_pass import resolve_for
 from halo_probe.lmms.passes.reliance import DigitVocabulary, digit_vocabulary, record_reliance
 from halo_probe.lmms.probed import ProbedRun
@@ -217,7 +219,9 @@ class Answering:
             for generation, index, opening in zip(generations, rows, opened, strict=True):
                 reply, _ = unwrap_generation_output(answered[index])
                 tokens = self._text(generation, marked=any(mark in str(reply) for mark in chain(*marks)))
-                check_reply(str(reply).removeprefix(opening), tokens, until=stops(slab[index][1]), thinking=thinking)
+                check_reply(
+                    str(reply).removeprefix(opening), tokens, until=stops(options_of(slab[index][1])), thinking=thinking
+                )
         except CaptureError as error:
             stop(CaptureError(f"{slab[0][1].task_name}: {error}"))
         drawn = self.draws.since(before)
@@ -366,9 +370,7 @@ class Answering:
         self.tried = True
         for one in findings:
             logger.log("INFO" if one.passed else "WARNING", f"halo-probe: {one.name}: {one.detail}.")
-        most = call[1].get("max_new_tokens") or target.model.generation_config.max_new_tokens or 0
-        tokens = self.run.lm.world_size * sum(most_tokens(request, most) for request in self.waiting)
-        at_most = bytes_per_token(generation) * tokens
+        at_most = bytes_per_token(generation) * self.run.lm.world_size * self._most_tokens(call, generation)
         logger.info(f"halo-probe: the maps of the answers to come take at most {at_most / 1e9:.3g} GB.")
         try:
             require_sound(findings)
@@ -377,6 +379,15 @@ class Answering:
                 require_room(at_most, folder=self.ledger.writer.folder, max_gb=arguments.max_gb, bounded=bounded)
         except HaloError as error:
             stop(error)
+
+    def _most_tokens(self, call: Call, generation: Generation) -> int:
+        """How many tokens all replies to come may have: where options are those of the first call, as it has it."""
+        assert self.run.target is not None
+        prompt = generation.prompt_length
+        first = most_tokens(self.run.target.model, *call, prompt=prompt)
+        options = [options_of(request) for request in self.waiting]
+        asked = (None if one == options[0] else most_new_tokens(one, prompt=prompt) for one in options)
+        return sum(first if most is None else most for most in asked)
 
     def _answer_beside_cache(
         self,

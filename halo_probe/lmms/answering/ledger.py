@@ -1,16 +1,18 @@
 """What is kept of the answers of one run: their maps, their numbers for lmms-eval's table, and what went wrong."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
 from loguru import logger
 
 from halo_probe.archive.answers import Answer, Key
 from halo_probe.archive.generation import Generation
 from halo_probe.archive.maps import MapWriter
+from halo_probe.lmms.answering.given import SYSTEM, given_of, told, what_was_followed
 from halo_probe.lmms.answering.hearing import Heard, hear
 from halo_probe.lmms.answering.results import result_of, token_counts
 from halo_probe.lmms.emission import Numbers
@@ -43,6 +45,10 @@ class Ledger:
     """Why the attention of an answer is missing."""
     asked: set[Key] = field(default_factory=set)
     """What this process was asked for."""
+    system_instruction: str | None = None
+    """What `--system_instruction` asks for."""
+    told_of: set[str] = field(default_factory=set)
+    """Lines about what has no effect that were written."""
     earlier: frozenset[Key] = field(init=False)
     """What was answered by an earlier run, by other processes too."""
     measures: Mapping[str, Measures] = field(init=False)
@@ -92,12 +98,39 @@ class Ledger:
             token_values(one, pieces, middle=measures.middle, dots=dots, spatial=measures.spatial)
             for one, pieces in shown
         )
+        given = self._given(key[0], text, generations) if generations else {}
         answer = self.answers[key] = Answer(
-            text=text, counts=token_counts(counts), values=values, halo=halo or {}, drawn=drawn
+            text=text, counts=token_counts(counts), values=values, halo={**(halo or {}), **given}, drawn=drawn
         )
         if self.writer:
             self.writer.add(key, answer, shown)
         return result_of(answer)
+
+    def _given(self, task: str, reply: Any, generations: Sequence[Generation]) -> dict[str, Any]:
+        """What the model was given for an answer, and which of what was asked for that follows; the rest is told of."""
+        first, target = generations[0], self.run.target
+        assert target is not None
+        assert first.given is not None
+        options: Mapping[str, Any] = self.tasks[task].config.generation_kwargs or {}
+        decode = self.run.lm.tokenizer.decode
+        arguments = self.run.arguments.model
+        followed = what_was_followed(
+            first,
+            options=options,
+            arguments=arguments,
+            system_instruction=self.system_instruction,
+            target=target,
+            prompt=decode(_words(first).tolist()),
+            written=decode(first.token_ids.tolist()),
+            reply=reply,
+        )
+        for name in (name for name, reached in followed.items() if not reached):
+            asked = {**arguments, **options, SYSTEM: self.system_instruction}[name]
+            line = told(name, task=task, asked=asked, given=first.given.options)
+            if line not in self.told_of:
+                self.told_of.add(line)
+                logger.warning(line)
+        return {"given": given_of(generations), "followed": followed}
 
     def fail(self, key: Key, reason: str) -> None:
         """Note that the attention of an answer is missing, and why."""
@@ -179,7 +212,19 @@ class Ledger:
         )
         others = Counter(f"digit {place}" for answer in answers.values() for place in mostly_other(answer.halo))
         missed = sum(bool(answer.halo.get("intervention_missed")) for answer in answers.values())
+        given = [
+            {
+                "task": task,
+                "doc_id": document,
+                "repeat": repeat,
+                "given": answer.halo.get("given", []),
+                "followed": answer.halo.get("followed", {}),
+            }
+            for (task, document, repeat), answer in answers.items()
+            if answer.recorded
+        ]
         return {
+            "given": given,
             "recorded": recorded,
             "resumed": len(answers.keys() & self.earlier),
             "without_image": len(answers) - recorded,
@@ -190,3 +235,11 @@ class Ledger:
             **({"reliance": reliance, "reliance_other": others} if self.run.arguments.reliance else {}),
             **({"intervention_missed": missed} if self.run.arguments.intervention else {}),
         }
+
+
+def _words(generation: Generation) -> np.ndarray:
+    """The tokens of a prompt that are no image tokens; where the image is attended to across, all are."""
+    assert generation.given is not None
+    prompt = generation.given.prompt
+    crosses = any(layer.crosses for layer in generation.layers)
+    return prompt if crosses else np.delete(prompt, generation.image_positions)

@@ -14,7 +14,7 @@ from halo_probe.archive.generation import Layer
 from halo_probe.capture import record_attention
 from halo_probe.capture.dispatch import AttentionCall
 from halo_probe.capture.image_tokens import ImageTokens
-from halo_probe.capture.override import weighted_values
+from halo_probe.capture.kernel_output import weighted_values
 from halo_probe.capture.rows import image_attention, row_logits, visible_tokens
 from halo_probe.capture.session import Session
 from halo_probe.errors import CaptureError, NoImageTokensError, UsageError

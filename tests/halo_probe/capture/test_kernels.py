@@ -16,7 +16,7 @@ from transformers.models.inkling2.modeling_inkling2 import eager_attention_forwa
 
 from halo_probe.capture import record_attention
 from halo_probe.capture.dispatch import AttentionCall
-from halo_probe.capture.override import weighted_values
+from halo_probe.capture.kernel_output import weighted_values
 from halo_probe.capture.rows import image_attention, learned_sinks, row_logits
 from halo_probe.errors import CaptureError, UnsupportedModelError
 

@@ -452,6 +452,26 @@ def amend_results(run, **fields):
     results_file(run).write_text(json.dumps(results | fields))
 
 
+def test_what_had_no_effect_makes_no_run_incomparable_and_what_had_one_does(capsys, tmp_path):
+    rows = scored(np.random.default_rng(21))
+    a, b = (write_run(tmp_path / name, {"halo_count": rows}) for name in "ab")
+    asked = {"max_new_tokens": 16, "top_k": 3, "until": ["."]}
+    amend_results(
+        b,
+        system_instruction="You are a pirate.",
+        configs={"halo_count": {"generation_kwargs": asked, "num_fewshot": 0}},
+    )
+    for idle, fields in (
+        (["system_instruction", "top_k", "until"], []),
+        (["system_instruction", "top_k"], ["generation configuration"]),
+        (["top_k", "until"], ["system prompt"]),
+    ):
+        halo = json.loads(results_file(b).read_text())["halo"]
+        amend_results(b, halo={**halo, "given": {"halo_count": {"without_effect": idle}}})
+        found = compared(capsys, tmp_path, a, b, "--force")["differences"]
+        assert [line.partition(": the ")[2].partition(" differs")[0] for line in found] == fields
+
+
 def other_counts(rows):
     return [row | {"count": other["count"]} for row, other in zip(rows, rows[::-1], strict=True)]
 
@@ -631,6 +651,8 @@ def damage_scores(run):
         (lambda run: amend_results(run, config={}, halo={}), ["config has no model and model_args"]),
         (lambda run: amend_results(run, configs={"halo_count": 1}), ["what it says of halo_count is 1, no object"]),
         (lambda run: amend_results(run, halo={"signature": None}), ["the signature is null, no object"]),
+        (lambda run: amend_results(run, halo={"given": []}), ["what was given is [], no object"]),
+        (lambda run: amend_results(run, halo={"given": {"t": 1}}), ["what was given of t is 1, no object"]),
         (amend_signature(tasks=[]), ["the signature's tasks is [], no object"]),
         (amend_signature(model="x"), ['the signature\'s model is "x", no object']),
         (amend_signature(recorded_layers=[3]), ["a recorded layer is 3, no object"]),
