@@ -248,9 +248,10 @@ def test_reliance_takes_the_digits_in_the_order_in_which_they_are_asked_for(caps
     report = compared(capsys, tmp_path, write_run(tmp_path / "a", {"halo_count_rev": rows}))
     first, second = report["reliance"]
     assert (first["digit"], first["n"], first["vr"], first["vrd"]) == (1, 360, pytest.approx(0.9), None)
-    assert (second["digit"], second["u"], second["vr"]) == (2, pytest.approx(0), pytest.approx(0.1))
-    assert first["u"] > 0.5
-    assert first["u_interval"] == pytest.approx([first["u"], 1])  # an exact reader has the same U in every draw
+    assert (second["digit"], second["t"], second["vr"]) == (2, pytest.approx(0), pytest.approx(0.1))
+    assert (second["u_plain"], second["u_less_chance"], second["u_jackknife"]) == pytest.approx((0, 0, 0), abs=1e-9)
+    assert (first["t"], first["u_plain"], first["u_jackknife"]) == pytest.approx((1, 1, 1))
+    assert first["t_interval"][0] < 1 < first["t_interval"][1]
 
 
 def test_masks_stand_side_by_side_and_a_missing_one_is_seen(capsys, tmp_path):
