@@ -165,7 +165,7 @@ def _board(
 ) -> Board:
     runs = sorted(group, key=lambda run: -run.tasks[task].correct.mean())
     taken = {run.label: run.tasks[task] for run in runs}
-    scores = list(score_rows(task, taken, draws_of=draws_of))
+    scores = list(score_rows(task, taken))
     entries = []
     for run, rank, score in zip(runs, _ranks(list(taken.values())), scores, strict=False):
         tasks, row = tasks_of[run.label], run_row(run)
