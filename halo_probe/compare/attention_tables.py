@@ -92,6 +92,9 @@ class AssociationRow:
     run: str
     key: str
     n: int
+    right: int
+    wrong: int
+    """Where there are fewer than ten of either, there is nothing else."""
     r: float
     r_interval: Interval
     auroc: float
@@ -189,6 +192,8 @@ def association_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[Associ
                 run=label,
                 key=key,
                 n=found.n,
+                right=found.right,
+                wrong=found.wrong,
                 r=found.r,
                 r_interval=found.r_interval,
                 auroc=found.auroc,
