@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from halo_probe.compare.documents import UNDEFINED, interval_of, shared
+from halo_probe.compare.documents import UNDEFINED, shared
 from halo_probe.compare.runs import TaskRun
 from halo_probe.statistics.intervals import (
-    DrawsOf,
     Floats,
     Interval,
-    bootstrap_p,
-    drawn_means,
-    percentile_interval,
+    error_interval,
+    error_p,
     wilson_interval,
 )
 from halo_probe.statistics.paired import mcnemar
@@ -98,6 +96,7 @@ class PairRow:
     second: str
     measure: str
     n: int
+    """Documents that both answered."""
     difference: float
     difference_interval: Interval
     p: float
@@ -119,11 +118,11 @@ class MaskRow:
     bottom30: float
 
 
-def score_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) -> Iterator[ScoreRow]:
+def score_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[ScoreRow]:
     """The scores of each run on a task, then those of two constants: the most frequent and the median true count."""
     for label, one in taken.items():
         true, predicted = one.counts.tolist(), _counts(one.predicted)
-        draws, e = draws_of(one.counts), one.predicted - one.counts
+        e = one.predicted - one.counts
         slope = counting.count_slope(true, predicted)
         yield ScoreRow(
             task=task,
@@ -133,10 +132,10 @@ def score_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) ->
             accuracy_interval=wilson_interval(int(one.correct.sum()), len(true)),
             answered=counting.answered(true, predicted),
             mbe=_value(counting.mbe(true, predicted)),
-            mbe_interval=interval_of(e, draws),
+            mbe_interval=error_interval(e),
             mbe_bounds=(counting.mbe_lo(true, predicted), counting.mbe_hi(true, predicted)),
             mae=_value(counting.mae(true, predicted)),
-            mae_interval=interval_of(np.abs(e), draws),
+            mae_interval=error_interval(np.abs(e)),
             slope=np.nan if slope is None else slope.slope,
             slope_r=np.nan if slope is None else _value(slope.r),
         )
@@ -189,34 +188,32 @@ def digit_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[DigitRow]:
             yield DigitRow(task=task, run=label, **numbers)
 
 
-def pair_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) -> Iterator[PairRow]:
-    """All pairs of runs on a task, on the documents of both."""
+def pair_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[PairRow]:
+    """All pairs of runs on a task, on the documents that both answered."""
     for (first, a), (second, b) in combinations(taken.items(), 2):
         mine, theirs = shared(a, b)
-        if not mine.size:
-            continue
-        draws = draws_of(a.counts[mine])
-        right_a, right_b = a.correct[mine], b.correct[theirs]
-        p = accuracy_p(a, b)
         e_a, e_b = (a.predicted - a.counts)[mine], (b.predicted - b.counts)[theirs]
-        sides: dict[str, tuple[Floats, Floats]] = {
-            "accuracy": (right_a.astype(np.float64), right_b.astype(np.float64)),
-            "mbe": (e_a, e_b),
-            "mae": (np.abs(e_a), np.abs(e_b)),
+        both = ~np.isnan(e_a) & ~np.isnan(e_b)
+        if not both.any():
+            continue
+        e_a, e_b = e_a[both], e_b[both]
+        right_a, right_b = e_a == 0, e_b == 0
+        differences: dict[str, Floats] = {
+            "accuracy": right_b.astype(np.float64) - right_a,
+            "mbe": e_b - e_a,
+            "mae": np.abs(e_b) - np.abs(e_a),
         }
-        for measure, (x, y) in sides.items():
-            if np.isnan(x).all() or np.isnan(y).all():
-                continue
-            drawn = drawn_means(y, draws) - drawn_means(x, draws)
+        p = mcnemar(int((right_a & ~right_b).sum()), int((~right_a & right_b).sum()))
+        for measure, values in differences.items():
             yield PairRow(
                 task=task,
                 first=first,
                 second=second,
                 measure=measure,
-                n=mine.size,
-                difference=float(np.nanmean(y) - np.nanmean(x)),
-                difference_interval=percentile_interval(drawn),
-                p=p if measure == "accuracy" else bootstrap_p(drawn),
+                n=int(both.sum()),
+                difference=float(values.mean()),
+                difference_interval=error_interval(values),
+                p=p if measure == "accuracy" else error_p(values),
                 p_adjusted=np.nan,
             )
 

@@ -8,13 +8,14 @@ Source: the measurement specification, sections 5, 7, 9 and 10.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from halo_probe.compare.documents import UNDEFINED, find_mispairing, interval_of, mean_of, shared
 from halo_probe.compare.runs import ATTENTION_KEYS, MEASURES, Run, TaskRun
 from halo_probe.metrics.reliability import associate
-from halo_probe.statistics.information import digit_use
+from halo_probe.statistics.information import digit_agreement, digit_use
 from halo_probe.statistics.intervals import DrawsOf, Floats, Interval
 from halo_probe.statistics.paired import signed_rank
 from halo_probe.statistics.scatter import LEAST_MODELS, model_scatter
@@ -68,8 +69,13 @@ class RelianceRow:
     """In the order in which they are asked for, from 1."""
     n: int
     """Documents measured; the others have digits merged in one token."""
-    u: float
-    u_interval: Interval
+    t: float
+    """How far two images with the same digit agree on it: what decides."""
+    t_interval: Interval
+    u_plain: float
+    """Three estimates of the share of what the digit can say that comes from the image; none decides."""
+    u_less_chance: float
+    u_jackknife: float
     vr: float
     vr_interval: Interval
     vrd: float
@@ -86,6 +92,9 @@ class AssociationRow:
     run: str
     key: str
     n: int
+    right: int
+    wrong: int
+    """Where there are fewer than ten of either, there is nothing else."""
     r: float
     r_interval: Interval
     auroc: float
@@ -148,22 +157,21 @@ def contrast_rows(run: str, count: TaskRun, echo: TaskRun, *, draws_of: DrawsOf)
 
 
 def reliance_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) -> Iterator[RelianceRow]:
-    """The first and second digit of each run that recorded reliance; U where all counts are equally long."""
+    """The first and second digit of each run that recorded reliance; T and U where all counts are equally long."""
     for label, one in taken.items():
         draws = draws_of(one.counts)
         for digit in (1, 2):
             missing = np.full(one.counts.size, np.nan)
             changes = {name: one.reliance.get(f"{name}_{digit}", missing) for name in ("vr", "vrd", "dlogp")}
-            u, interval = _use(one, digit, draws)
-            if np.isnan([u, *(mean_of(values) for values in changes.values())]).all():
+            shares = _shares(one, digit)
+            if np.isnan([shares["u_plain"], *(mean_of(values) for values in changes.values())]).all():
                 continue
             yield RelianceRow(
                 task=task,
                 run=label,
                 digit=digit,
                 n=one.reliance_status.get("measured", 0),
-                u=u,
-                u_interval=interval,
+                **shares,
                 vr=mean_of(changes["vr"]),
                 vr_interval=interval_of(changes["vr"], draws),
                 vrd=mean_of(changes["vrd"]),
@@ -184,6 +192,8 @@ def association_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[Associ
                 run=label,
                 key=key,
                 n=found.n,
+                right=found.right,
+                wrong=found.wrong,
                 r=found.r,
                 r_interval=found.r_interval,
                 auroc=found.auroc,
@@ -242,11 +252,18 @@ def _change(differences: Floats, draws: Floats, *, task: str, run: str, measure:
     )
 
 
-def _use(one: TaskRun, digit: int, draws: Floats) -> tuple[float, Interval]:
-    """U of a digit and its bounds; undefined where nothing was recorded, or the counts are not equally long."""
+def _shares(one: TaskRun, digit: int) -> dict[str, Any]:
+    """T and the estimates of U of a digit; undefined where nothing was recorded, or the counts are not equally long."""
     if one.probabilities is None or one.probabilities.shape[1] < digit:
-        return np.nan, UNDEFINED
-    # A 1 before the digits keeps the 0 that a number written backwards may begin with.
-    counts = [int(f"1{digits}") for digits in one.true_digits]
-    use = digit_use(one.probabilities[:, digit - 1], counts, digit=digit + 1, draws=draws)
-    return use.u, use.u_bounds
+        undefined = dict.fromkeys(("t", "u_plain", "u_less_chance", "u_jackknife"), np.nan)
+        return {**undefined, "t_interval": UNDEFINED}
+    said = one.probabilities[:, digit - 1]
+    agreement = digit_agreement(said, one.true_digits, digit=digit)
+    use = digit_use(said, one.true_digits, digit=digit)
+    return {
+        "t": agreement.t,
+        "t_interval": agreement.interval,
+        "u_plain": use.plain,
+        "u_less_chance": use.less_chance,
+        "u_jackknife": use.jackknife,
+    }

@@ -75,8 +75,8 @@ def compare(runs: Sequence[Run]) -> Report:
     rows: defaultdict[str, list[Any]] = defaultdict(list)
     for task in names:
         taken = {run.label: run.tasks[task] for run in runs if task in run.tasks}
-        rows["scores"] += answer_tables.score_rows(task, taken, draws_of=draws_of)
-        rows["pairs"] += answer_tables.pair_rows(task, taken, draws_of=draws_of)
+        rows["scores"] += answer_tables.score_rows(task, taken)
+        rows["pairs"] += answer_tables.pair_rows(task, taken)
         rows["replies"] += answer_tables.reply_rows(task, taken)
         rows["attention"] += attention_tables.attention_rows(
             task, [run for run in runs if task in run.tasks], draws_of=draws_of

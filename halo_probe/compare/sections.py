@@ -20,15 +20,15 @@ _SECTIONS = {
     "scores": (
         "Scores",
         (
-            "95 % intervals: Wilson for accuracy, the bootstrap stratified by N for the others. mbe is over the "
-            "answered documents; its bounds count an unanswered one as 0 and as double."
+            "95 % intervals: Wilson for accuracy; for mbe and mae a t interval that is widened where errors are rare, "
+            "none under 20. mbe is over the answered documents; its bounds count an unanswered one as 0 and as double."
         ),
     ),
     "pairs": (
         "Runs in pairs",
         (
-            "Second minus first, on the documents of both: exact McNemar for accuracy, the paired bootstrap for mbe "
-            "and mae; Holm over this table."
+            "Second minus first, on the documents that both answered: exact McNemar for accuracy, the widened t test "
+            "for mbe and mae; Holm over this table."
         ),
     ),
     "replies": (
@@ -82,7 +82,10 @@ _SECTIONS = {
     ),
     "associations": (
         "Attention and correctness",
-        "Within documents of the same N; Benjamini-Hochberg over this table.",
+        (
+            "Within documents of the same N: stratified rank-sum test, Benjamini-Hochberg over this table. Nothing "
+            "but the numbers where fewer than ten are right or fewer than ten wrong."
+        ),
     ),
     "scatters": (
         "Accuracy and attention over models",

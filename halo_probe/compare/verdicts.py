@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from halo_probe.statistics.information import digit_use
+from halo_probe.statistics.information import digit_agreement
 from halo_probe.statistics.intervals import (
     LEAST_STRATUM,
     Floats,
@@ -33,10 +33,10 @@ from halo_probe.statistics.intervals import (
 from halo_probe.statistics.paired import mcnemar, signed_rank
 
 LEVEL = 0.05
-TAKEOVER_USE = 0.10
-"""Language Takeover: U_2 is below this."""
-MAGNITUDE_USE = 0.2
-"""Noisy magnitude estimation: U_2 is at least this."""
+TAKEOVER_USE = 0.05
+"""Language Takeover: T_2 is below this."""
+MAGNITUDE_USE = 0.10
+"""Noisy magnitude estimation: T_2 is at least this."""
 MAGNITUDE_SLOPE = 0.7
 """Noisy magnitude estimation: the slope of the predicted on the true count is at least this."""
 SMALL_ERROR = 0.10
@@ -282,11 +282,12 @@ def _negative_difference(differences: Floats | None, *, level: float) -> Demand:
 
 
 def _units_use(wide: WideReplies | None, bound: float, *, above: bool, level: float) -> Demand:
-    text = f"U_2 is {'at least' if above else 'below'} {bound:.2f} on two-digit counts"
+    text = f"T_2 is {'at least' if above else 'below'} {bound:.2f} on two-digit counts"
     interval = None
     n = 0 if wide is None or wide.units is None else wide.counts.size
     if wide is not None and wide.units is not None and n >= LEAST_DOCUMENTS:
-        interval = digit_use(wide.units, wide.counts, digit=2, draws=wide.draws, level=level).u_bounds
+        written = [str(count) for count in wide.counts]
+        interval = digit_agreement(wide.units, written, digit=2, level=level).interval
     needs = "" if n else "a run of halo_count_wide with reliance=true"
     return _bounded(text, (n, interval), bound, above=above, needs=needs)
 

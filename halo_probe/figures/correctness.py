@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from halo_probe.errors import NothingToDrawError
 from halo_probe.figures.digits import layers_of
 from halo_probe.figures.style import Drawing, colour_of, finished, line_of, panels, styled
-from halo_probe.metrics.reliability import associate
+from halo_probe.metrics.reliability import LEAST_EACH, associate
 from halo_probe.statistics.intervals import wilson_interval
 from halo_probe.statistics.scatter import LEAST_MODELS, model_scatter
 
@@ -60,9 +60,11 @@ def _draw_within(panel: Axes, rows: pd.DataFrame, *, key: str, place: int, run: 
     spread = np.array([wilson_interval(int(right[group].sum()), group.size) for group in groups]).T
     found = associate(rows[key], right, counts=rows["count"])
     low, high = found.r_interval
-    told = (
-        "r undefined" if np.isnan(found.r) else f"r {found.r:+.2f} [{low:+.2f}, {high:+.2f}], AUROC {found.auroc:.2f}"
-    )
+    told = f"r {found.r:+.2f} [{low:+.2f}, {high:+.2f}], AUROC {found.auroc:.2f}"
+    if min(found.right, found.wrong) < LEAST_EACH:
+        told = f"{found.right} right, {found.wrong} wrong, too few for r"
+    elif np.isnan(found.r):
+        told = "r undefined"
     panel.errorbar(
         [values[group].mean() for group in groups],
         accuracy,

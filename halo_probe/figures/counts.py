@@ -17,7 +17,7 @@ _COLUMNS = 3
 
 
 def draw_accuracy_and_bias(summary: pd.DataFrame, *, about: str) -> Drawing:
-    """Accuracy with Wilson intervals and mean bias error with bootstrap intervals, beside two constant answers.
+    """Accuracy with Wilson intervals and mean bias error with its intervals, beside two constant answers.
 
     Args:
         summary: The rows of one task of `Frames.summary`.
@@ -33,7 +33,8 @@ def draw_accuracy_and_bias(summary: pd.DataFrame, *, about: str) -> Drawing:
         for panel, key in ((accuracy, "accuracy"), (bias, "mbe")):
             values = runs[key].to_numpy(dtype=float)
             low, high = np.array(runs[f"{key}_interval"].tolist(), dtype=float).T
-            spread = np.nan_to_num(np.clip([values - low, high - values], 0, None))
+            # A bar without an interval is drawn without one: NaN stays.
+            spread = np.clip([values - low, high - values], 0, None)
             colours = [colour_of(place) for place in places]
             panel.barh(places, np.nan_to_num(values), xerr=spread, color=colours, height=0.6, capsize=3)
             for place, row in enumerate(constants.itertuples()):
@@ -46,7 +47,7 @@ def draw_accuracy_and_bias(summary: pd.DataFrame, *, about: str) -> Drawing:
         accuracy.set_xlim(0, 1)
         accuracy.set_xlabel("accuracy, 95 % Wilson interval")
         bias.axvline(0, color="black", linewidth=0.8)
-        bias.set_xlabel("mean bias error in dots, 95 % bootstrap interval")
+        bias.set_xlabel("mean bias error in dots, 95 % interval")
         return finished(
             figure,
             title="Accuracy and bias",

@@ -18,7 +18,6 @@ from halo_probe.compare.runs import ATTENTION_KEYS, Run, read_runs
 from halo_probe.errors import UsageError
 from halo_probe.figures.style import plain_text
 from halo_probe.score.parts import SCORES_SCHEMA
-from halo_probe.statistics.intervals import remember_draws
 
 DOCUMENT_COLUMNS = (
     *("run", "task", "version", "doc_id", "id", "count", "predicted", "correct"),
@@ -89,10 +88,9 @@ def _name(run: Run) -> str:
 
 
 def _summary(runs: Sequence[Run], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    draws_of = remember_draws()
     for task in dict.fromkeys(task for run in runs for task in run.tasks):
         taken = {name: run.tasks[task] for name, run in zip(names, runs, strict=True) if task in run.tasks}
-        yield from map(asdict, score_rows(task, taken, draws_of=draws_of))
+        yield from map(asdict, score_rows(task, taken))
 
 
 def _documents(runs: Sequence[Run], names: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -43,9 +43,9 @@ class Entry:
     mbe: float
     mbe_interval: Interval
     slope: float
-    u_2: float
-    """Share of what the second digit can say that comes from the image, of `halo_count_wide`."""
-    u_2_interval: Interval
+    t_2: float
+    """How far two images with the same second digit agree on it, of `halo_count_wide`: 0 (not at all) to 1."""
+    t_2_interval: Interval
     decay_beyond_echo: float
     """Change of the sparsity from digit 1 to digit 2 when counting, minus that when repeating a number."""
     decay_beyond_echo_interval: Interval
@@ -165,11 +165,11 @@ def _board(
 ) -> Board:
     runs = sorted(group, key=lambda run: -run.tasks[task].correct.mean())
     taken = {run.label: run.tasks[task] for run in runs}
-    scores = list(score_rows(task, taken, draws_of=draws_of))
+    scores = list(score_rows(task, taken))
     entries = []
     for run, rank, score in zip(runs, _ranks(list(taken.values())), scores, strict=False):
         tasks, row = tasks_of[run.label], run_row(run)
-        u_2, u_2_interval = _u_2(tasks, draws_of)
+        t_2, t_2_interval = _t_2(tasks, draws_of)
         decay, decay_interval = _decay_beyond_echo(tasks, draws_of)
         entries.append(
             Entry(
@@ -183,8 +183,8 @@ def _board(
                 mbe=score.mbe,
                 mbe_interval=score.mbe_interval,
                 slope=score.slope,
-                u_2=u_2,
-                u_2_interval=u_2_interval,
+                t_2=t_2,
+                t_2_interval=t_2_interval,
                 decay_beyond_echo=decay,
                 decay_beyond_echo_interval=decay_interval,
                 image_tokens=str(sum(map(prod, run.grid))) if run.grid else "",
@@ -221,11 +221,11 @@ def _ranks(runs: Sequence[TaskRun]) -> list[int]:
     return ranks
 
 
-def _u_2(tasks: Mapping[str, TaskRun], draws_of: DrawsOf) -> tuple[float, Interval]:
+def _t_2(tasks: Mapping[str, TaskRun], draws_of: DrawsOf) -> tuple[float, Interval]:
     if WIDE in tasks:
         for row in reliance_rows(WIDE, {"": tasks[WIDE]}, draws_of=draws_of):
             if row.digit == 2:  # noqa: PLR2004 - the second digit
-                return row.u, row.u_interval
+                return row.t, row.t_interval
     return np.nan, UNDEFINED
 
 

@@ -17,8 +17,8 @@ from halo_probe.leaderboard.board import Entry, Leaderboard
 NOTE = (
     "Ranked by accuracy, never by attention. Runs share a rank where the exact McNemar test, Holm-corrected over all "
     "pairs of a table, does not tell them from the best of that rank (p > .05). 95 % intervals: Wilson for accuracy, "
-    "the stratified bootstrap for the others. mbe is in dots, of the answered. u 2: share of what the second digit can "
-    "say that comes from the image, with bounds from chance taken off to chance left in. decay beyond echo: change of "
+    "widened t for mbe, else bootstrap. mbe is in dots, of the answered. t 2: how far two images with the same "
+    "second digit agree on it, 0 where the image tells nothing, with its jackknife. decay beyond echo: change of "
     "the sparsity from digit 1 to digit 2 when counting, minus that when repeating a number. –: not measured, or "
     "undefined."
 )

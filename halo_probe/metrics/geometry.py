@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 LEAST_SHARE = 0.05
-"""A cell is a dot's own if it holds at least this share of the dot's dark pixels."""
+"""A cell is a dot's own if it holds at least this share of the dot's dark pixels, or half of an even share."""
 BAND = 64
 """The band of the hull is within this many pixels of its boundary."""
 
@@ -37,7 +37,10 @@ class Layout:
     dot_areas: Floats
     """f, (n, M): dark pixels of dot j in cell k; a row of zeros is a dot out of view."""
     dot_cells: Flags
-    """(n, M): whether cell k is dot j's own: it holds at least .05 of the dot's dark pixels that are in view."""
+    """(n, M): whether cell k is dot j's own: it holds at least the share τ_j of the dot's dark pixels that are in view.
+
+    τ_j is the smaller of .05 and 1 / (2 n_j), n_j the number of cells that the dot touches: every dot in view has cells
+    of its own, however fine the grid is."""
     center_cells: NDArray[np.intp]
     """(n,): the cell of each centre, the nearest one where it is out of view."""
     hull_dots: Flags
@@ -123,8 +126,10 @@ def lay_out(
     sides = (right - left) / grid[1], (bottom - top) / grid[0]
 
     areas = _disc_areas(ruler, centers, radius=radius)
-    in_view = areas.sum(axis=1, keepdims=True)
-    cells = (areas > 0) & (areas >= LEAST_SHARE * (1 - _ROUNDING) * in_view)
+    # What rounding leaves on the other side of a border is not touched.
+    touched = areas > _ROUNDING
+    least = np.minimum(LEAST_SHARE, 0.5 / np.maximum(touched.sum(axis=1, keepdims=True), 1))
+    cells = touched & (areas >= least * (1 - _ROUNDING) * areas.sum(axis=1, keepdims=True))
     on_dots = cells.any(axis=0)
     near = ndimage.binary_dilation(on_dots.reshape(grid), np.ones((3, 3))).ravel()
     cores = rims = np.zeros(areas.shape[1])

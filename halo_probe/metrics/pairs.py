@@ -152,9 +152,11 @@ class _Dots:
     """The dots of all layouts; the attributes of `Layout`, as matrices of scipy where a layout has few cells."""
 
     on_dots: Floats
-    """(L, M), as the next six: 0 and 1, or areas."""
+    """(L, M), as the next seven: 0 and 1, or areas."""
     around: Floats
     near: Floats
+    far: Floats
+    """B."""
     band: Floats
     interior: Floats
     cores: Floats
@@ -186,6 +188,7 @@ def _gather(layouts: Sequence[Layout]) -> _Dots:
         on_dots=stacked("on_dots"),
         around=stacked("around"),
         near=stacked("near"),
+        far=1 - stacked("near"),
         band=stacked("band"),
         interior=stacked("interior"),
         cores=stacked("cores"),
@@ -266,6 +269,10 @@ def _halo_index(pairs: _Pairs) -> Floats:
     return _contrast(pairs.enrichment(pairs.dots.around), pairs.enrichment(pairs.dots.on_dots))
 
 
+def _ring_contrast(pairs: _Pairs) -> Floats:
+    return _contrast(pairs.enrichment(pairs.dots.around), pairs.enrichment(pairs.dots.far))
+
+
 def _hull_contrast(pairs: _Pairs) -> Floats:
     return _contrast(pairs.enrichment(pairs.dots.band), pairs.enrichment(pairs.dots.interior))
 
@@ -283,7 +290,7 @@ def _dot_mass(pairs: _Pairs) -> Floats:
 
 
 def _sink_share(pairs: _Pairs) -> Floats:
-    return np.asarray(pairs.maps.weights.bright @ (1 - pairs.dots.near[:, pairs.maps.bright_columns]).T)
+    return np.asarray(pairs.maps.weights.bright @ pairs.dots.far[:, pairs.maps.bright_columns].T)
 
 
 def _auroc_dot(pairs: _Pairs) -> Floats:
@@ -304,7 +311,7 @@ def _wins_over_sinks(pairs: _Pairs) -> Floats:
     ranks = np.take_along_axis(pairs.maps.ranks, brightest, axis=1)
     wins = (np.sign(ranks[:, :, np.newaxis] - ranks[:, np.newaxis]) + 1) / 2
     on_dots = dots.on_dots.T[brightest].swapaxes(1, 2)
-    sinks = (1 - dots.near).T[brightest].swapaxes(1, 2) * np.take_along_axis(bright, brightest, axis=1)[:, np.newaxis]
+    sinks = dots.far.T[brightest].swapaxes(1, 2) * np.take_along_axis(bright, brightest, axis=1)[:, np.newaxis]
     return np.asarray((on_dots @ wins * sinks).sum(axis=-1))
 
 
@@ -354,6 +361,7 @@ def _sim_dot(pairs: _Pairs) -> Floats:
 
 METRICS: Mapping[str, Callable[[_Pairs], Floats]] = {
     "halo_index": _halo_index,
+    "ring_contrast": _ring_contrast,
     "auroc_dot": _auroc_dot,
     "coverage": _coverage,
     "n_attended": _n_attended,

@@ -19,6 +19,9 @@ from halo_probe.errors import UsageError
 _NORMAL_95 = 1.959963984540054
 _TINY = 1e-12
 
+LEAST_EACH = 10
+"""With fewer right or fewer wrong documents an association says nothing: one of 256 has a p of .0003."""
+
 
 def self_consistency(values: Sequence[int | None]) -> float:
     """Share of the most frequent of several sampled answers: 1/K (all differ) to 1 (all agree).
@@ -56,19 +59,40 @@ def pairwise_agreement(values: Sequence[int | None]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankSum:
+    """The stratified rank-sum test of a score: whether right answers rank higher than wrong ones to the same count."""
+
+    w: float
+    """Rank sum of the right ones, mid-ranks within each count."""
+    expected: float
+    """Of W where the score does not tell them apart."""
+    variance: float
+    """Of W then; 0 where nothing varies."""
+    p: float
+    """Two-sided, by the normal distribution; NaN where the variance is 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Association:
-    """A score against correctness within images of the same count. NaN: not defined on these data."""
+    """A score against correctness within images of the same count. NaN: not defined on these data.
+
+    Where fewer than 10 documents are right, or fewer than 10 wrong, there is nothing but these two numbers.
+    """
 
     n: int
     """Number of documents."""
     counts: int
     """Number of different counts among them."""
+    right: int
+    """Number of documents answered right."""
+    wrong: int
+    """Number of the others."""
     r: float
     """Point-biserial correlation, both sides less their means per count: -1..1; NaN where a side does not vary."""
-    p: float
-    """Two-sided p-value of r, t distribution with n - counts - 1 degrees of freedom; NaN where there are none."""
     r_interval: tuple[float, float]
     """95 % interval of r, Fisher's z with n - counts - 2 in its standard error; NaN where that is not positive."""
+    p: float
+    """Two-sided p-value of the stratified rank-sum test; NaN where nothing varies."""
     auroc: float
     """Share of the pairs of a right and a wrong answer to the same count where the right one scores higher, ties ½."""
     auroc_interval: tuple[float, float]
@@ -78,7 +102,36 @@ class Association:
 def associate(scores: ArrayLike, correct: ArrayLike, *, counts: ArrayLike) -> Association:
     """Associate a score with correctness, within images of the same number of dots.
 
-    With one count, r is the plain point-biserial correlation and the AUROC the plain one.
+    The p-value is that of `rank_sum`; r and the AUROC describe. Args and errors are those of `rank_sum`.
+
+    >>> found = associate([0.5] * 9 + [0.9], [1] * 9 + [0], counts=[12] * 10)
+    >>> found.right, found.wrong, found.p
+    (9, 1, nan)
+    """
+    s, right, members = _checked(scores, correct, counts)
+    number, rights = int(members.max()) + 1, int(right.sum())
+    few = min(rights, s.size - rights) < LEAST_EACH
+    nothing = np.nan, (np.nan, np.nan)
+    r, r_interval = nothing if few else correlation(scores, correct, counts=counts)
+    auroc, auroc_interval = nothing if few else within_auroc(scores, correct, counts=counts)
+    return Association(
+        n=s.size,
+        counts=number,
+        right=rights,
+        wrong=s.size - rights,
+        r=r,
+        r_interval=r_interval,
+        p=np.nan if few else rank_sum(scores, correct, counts=counts).p,
+        auroc=auroc,
+        auroc_interval=auroc_interval,
+    )
+
+
+def rank_sum(scores: ArrayLike, correct: ArrayLike, *, counts: ArrayLike) -> RankSum:
+    """Test whether right answers score higher or lower than wrong ones to the same count (Wilcoxon, van Elteren).
+
+    With a right and n - a wrong ones of a count, their expectation is a times the mean rank and their variance
+    a (n - a) / n times the variance of the ranks: they are added over the counts.
 
     Args:
         scores: The score of each document, (n,), finite.
@@ -88,10 +141,45 @@ def associate(scores: ArrayLike, correct: ArrayLike, *, counts: ArrayLike) -> As
     Raises:
         UsageError: If the lengths differ, there is no document, a score is not finite, or `correct` is not 0 or 1.
 
-    >>> found = associate([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], counts=[10, 10, 10, 10])
-    >>> round(found.r, 6), found.auroc
-    (0.447214, 0.75)
+    >>> test = rank_sum([0.9, 0.8, 0.7, 0.6, 0.55, 0.5, 0.4, 0.3], [1, 1, 0, 1, 0, 1, 0, 0], counts=[12] * 8)
+    >>> test.w, test.expected, test.variance, round(test.p, 8)
+    (23.0, 18.0, 12.0, 0.14891467)
     """
+    s, right, members = _checked(scores, correct, counts)
+    w = expected = variance = 0.0
+    for member in range(int(members.max()) + 1):
+        inside = members == member
+        ranks, a, n = stats.rankdata(s[inside]), int(right[inside].sum()), int(inside.sum())
+        w += float(ranks[right[inside]].sum())
+        expected += a * (n + 1) / 2
+        variance += a * (n - a) / n * float(ranks.var(ddof=1)) if n > 1 else 0.0
+    p = 2 * stats.norm.sf(abs(w - expected) / np.sqrt(variance)) if variance else np.nan
+    return RankSum(w=w, expected=expected, variance=variance, p=float(p))
+
+
+def correlation(scores: ArrayLike, correct: ArrayLike, *, counts: ArrayLike) -> tuple[float, tuple[float, float]]:
+    """Point-biserial r within counts and its interval: see `Association`. With one count it is the plain one.
+
+    Args and errors are those of `rank_sum`.
+
+    >>> r, _ = correlation([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], counts=[10, 10, 10, 10])
+    >>> round(r, 6)
+    0.447214
+    """
+    s, right, members = _checked(scores, correct, counts)
+    x, y = _demeaned(s, members), _demeaned(right.astype(np.float64), members)
+    freedom = s.size - int(members.max()) - 3
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r = float(np.clip(x @ y / np.sqrt(np.float64(x @ x) * (y @ y)), -1, 1))
+        half = _NORMAL_95 / np.sqrt(np.float64(freedom)) if freedom > 0 else np.nan
+        low, high = np.tanh(np.arctanh(r) + np.array([-half, half]))
+    return r, (float(low), float(high))
+
+
+def _checked(
+    scores: ArrayLike, correct: ArrayLike, counts: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.intp]]:
+    """Scores, whether right, and which count each document has, numbered from 0."""
     s, y, groups = np.asarray(scores, np.float64), np.asarray(correct, np.float64), np.asarray(counts)
     if not s.shape == y.shape == groups.shape == (s.size,) or not s.size:
         raise UsageError(
@@ -99,13 +187,7 @@ def associate(scores: ArrayLike, correct: ArrayLike, *, counts: ArrayLike) -> As
         )
     if not np.isfinite(s).all() or not np.isin(y, (0, 1)).all():
         raise UsageError("associate: a score is not finite or `correct` is not 0 or 1: leave out unscored documents")
-    _, members = np.unique(groups, return_inverse=True)
-    number = int(members.max()) + 1
-    r, p, r_interval = _correlation(_demeaned(s, members), _demeaned(y, members), degrees=s.size - number - 1)
-    auroc, auroc_interval = _auroc(s, y == 1, members)
-    return Association(
-        n=s.size, counts=number, r=r, p=p, r_interval=r_interval, auroc=auroc, auroc_interval=auroc_interval
-    )
+    return s, y == 1, np.asarray(np.unique(groups, return_inverse=True)[1])
 
 
 def _demeaned(values: NDArray[np.float64], members: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -115,21 +197,15 @@ def _demeaned(values: NDArray[np.float64], members: NDArray[np.intp]) -> NDArray
     return np.asarray(np.where(np.abs(residuals) > _TINY * np.abs(values).max(), residuals, 0.0))
 
 
-def _correlation(
-    s: NDArray[np.float64], y: NDArray[np.float64], *, degrees: int
-) -> tuple[float, float, tuple[float, float]]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r = float(np.clip(s @ y / np.sqrt(np.float64(s @ s) * (y @ y)), -1, 1))
-        t = r * np.sqrt(np.float64(degrees) / (1 - r**2))
-        p = 2 * stats.t.sf(abs(t), degrees) if degrees > 0 else np.nan
-        half = _NORMAL_95 / np.sqrt(np.float64(degrees - 1)) if degrees > 1 else np.nan
-        low, high = np.tanh(np.arctanh(r) + np.array([-half, half]))
-    return r, float(p), (float(low), float(high))
+def within_auroc(scores: ArrayLike, correct: ArrayLike, *, counts: ArrayLike) -> tuple[float, tuple[float, float]]:
+    """AUROC within counts and its interval: see `Association`. With one count it is the plain one.
 
+    Args and errors are those of `rank_sum`.
 
-def _auroc(
-    s: NDArray[np.float64], right: NDArray[np.bool_], members: NDArray[np.intp]
-) -> tuple[float, tuple[float, float]]:
+    >>> within_auroc([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], counts=[10, 10, 10, 10])[0]
+    0.75
+    """
+    s, right, members = _checked(scores, correct, counts)
     rights, wrongs = (np.bincount(members, kept).astype(np.float64) for kept in (right, ~right))
     pairs = rights * wrongs
     total = pairs.sum()

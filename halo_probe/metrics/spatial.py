@@ -2,9 +2,10 @@
 
 Conventions: those of `halo_probe.metrics.sparsity` for maps, with M image tokens on the last axis, any positive scale,
 a float for one map and an array of the leading shape for several; those of `halo_probe.metrics.geometry` for layouts. D
-is the dots' own cells, R the cells next to them. The enrichment of a region is its share of the attention over its
-share of the grid: 1 for a uniform map. A contrast of a and b is (a - b) / (a + b): -1..1, 0 where they are equal. A
-value is NaN where its definition divides 0 by 0: no attention on either side of a contrast, no cell in a region.
+is the dots' own cells, R the cells next to them, B the rest. The enrichment of a region is its share of the attention
+over its share of the grid: 1 for a uniform map. A contrast of a and b is (a - b) / (a + b): -1..1, 0 where they are
+equal. A value is NaN where its definition divides 0 by 0: no attention on either side of a contrast, no cell in a
+region.
 
 Sinks are cells outside D and R with at least 10 times the attention of a uniform map. Keys that end in `_ns` are
 computed as if the grid did not have these cells, and are NaN where no attention is left. The contrasts of attention
@@ -69,6 +70,22 @@ def halo_index(attention: ArrayLike, layout: Layout) -> Values:
         InvalidAttentionError: If a map is no distribution, or the layout is on another grid.
     """
     return _metric("halo_index", attention, layout)
+
+
+def ring_contrast(attention: ArrayLike, layout: Layout) -> Values:
+    """Attention around the dots rather than far from them: contrast of the enrichments of R and B.
+
+    B is all that is neither in D nor in R. Range -1 (all far from the dots) to 1 (none is far from them); 0 when
+    uniform. With `halo_index` it tells a ring from attention that merely leaves the dots and what is near them.
+
+    Args:
+        attention: Weights, (..., M).
+        layout: The dots on the grid of the maps.
+
+    Raises:
+        InvalidAttentionError: If a map is no distribution, or the layout is on another grid.
+    """
+    return _metric("ring_contrast", attention, layout)
 
 
 def auroc_dot(attention: ArrayLike, layout: Layout) -> Values:

@@ -22,7 +22,7 @@ TOKEN_KEYS = ("sparsity", "entropy", "visual_mass", "sparsity_rn", "entropy_rn",
 MID_KEYS = ("sparsity_mid", "entropy_mid", "visual_mass_mid")
 """Where all middle layers are recorded."""
 SPATIAL_KEYS = (
-    *("halo_index", "auroc_dot", "coverage", "dot_mass"),
+    *("halo_index", "ring_contrast", "ring_contrast_ns", "auroc_dot", "coverage", "dot_mass"),
     *("hull_contrast", "hull_contrast_ns", "hull_dot_contrast", "sink_share", "frame_enrichment"),
 )
 """Where the dots of the documents are known, at the headline layer."""

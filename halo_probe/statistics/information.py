@@ -7,7 +7,7 @@ given, so that nothing is selected on the outcome. Bits and nats are named with 
 Source: the measurement specification, section 9.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ from scipy import special, stats
 from scipy.spatial import distance
 
 from halo_probe.errors import UsageError
-from halo_probe.statistics.intervals import LEVEL, Floats, Interval, drawn_means, percentile_interval, uniform_words
+from halo_probe.statistics.intervals import LEVEL, Floats, Interval, uniform_words
 
 PERMUTATIONS = 200
+# The places of 0..9 in the alphabet.
+_DIGITS = 10
 
 # Less probability than this adds less than rounding does.
 _NOTHING = 1e-200
@@ -89,8 +91,7 @@ def information_terms(distributions: ArrayLike, counts: ArrayLike) -> Floats:
     """What each document adds to the information between a digit and the count, in bits, (n,); their mean is I.
 
     I = H(mean distribution) - Σ_N P(N) H(mean distribution given N), which is the mean over the documents of
-    Σ_d p(d) log2(mean(d | N) / mean(d)). It is never negative and grows with few documents per count: `digit_use` takes
-    chance off.
+    Σ_d p(d) log2(mean(d | N) / mean(d)). It is never negative and grows with few documents per count: see `digit_use`.
 
     Args:
         distributions: (n, A).
@@ -110,73 +111,181 @@ def information_terms(distributions: ArrayLike, counts: ArrayLike) -> Floats:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitUse:
-    """How much of what a digit can say the model says through it."""
+class DigitAgreement:
+    """How far two images with the same digit agree on it: T_k, the share that decides."""
 
     n: int
-    """Number of documents."""
-    information: float
-    """I_k in bits, less its mean over permutations: about 0 where the image does not matter."""
-    uncorrected: float
-    """I_k in bits, less only what the digits before it say: chance included."""
-    digit_entropy: float
-    """Entropy of the true digit in bits: what it can say."""
-    u: float
-    """U_k = information / digit_entropy: about 0 (the image does not matter) to 1; NaN where the entropy is 0.
-
-    With few documents per count an exact reader stays below 1, since so much of its information could be chance: at 4
-    of each of 10..99 it has a U_2 of .53."""
-    u_bounds: Interval
-    """From the lower bootstrap bound of U_k to the upper one of uncorrected / digit_entropy.
-
-    The permutations take off too much where the image does matter, and without them there is too much: the truth is
-    between the two."""
+    """Number of documents with probabilities."""
+    left_out: int
+    """Number of documents without."""
+    t: float
+    """T_k: 1 for a perfect reader, about 0 where the image tells nothing that the digits before do not; it may be a
+    little negative. NaN where no prefix has both kinds of pairs."""
+    interval: Interval
+    """T_k ± t(n - 1) jackknife standard errors, never narrower than √(2 / (n (n - 1))); NaN where leaving one document
+    out leaves nothing to compare."""
 
 
-def digit_use(
-    distributions: ArrayLike, counts: ArrayLike, *, digit: int, draws: Floats, level: float = LEVEL
-) -> DigitUse:
-    """Measure the information of the k-th digit on the count, and its share U_k of what the digit can say.
+def digit_agreement(
+    distributions: ArrayLike, written: Sequence[str], *, digit: int, level: float = LEVEL
+) -> DigitAgreement:
+    """Measure how much more two images agree on their k-th digit where it is the same than where it is another.
 
-    The counts are permuted 200 times among the documents whose forced digits are the same: what the digit owes to those
-    digits, which are text, is taken off with what it owes to chance.
+    T_k is the mean over prefixes, weighted by their documents, of the mean of Σ_d p_i(d) p_j(d) over ordered pairs of
+    documents with the same prefix and the same true digit k, less that over pairs with the same prefix and another
+    digit k; d is 0..9. A prefix without both kinds of pairs is left out. T_k is unbiased for any number of documents.
 
     Args:
-        distributions: Of the k-th digit, (n, A).
-        counts: The true count of each document, (n,), all with the same number of digits.
-        digit: k, from 1, the leading one.
-        draws: From `stratified_draws` of the same counts, (draws, n).
-        level: Of the bounds.
+        distributions: Of the k-th digit, (n, A): the digits first, then what else there is. A row of NaN is a document
+            without probabilities.
+        written: The true digits of each document in the order in which they are asked for, (n,): "12".
+        digit: k, from 1.
+        level: Of the interval.
 
     Raises:
-        UsageError: If one is no distribution, the lengths differ, or a count has fewer digits.
+        UsageError: If a row is no distribution, the lengths differ, or a document has fewer digits.
+
+    >>> rows = [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.6, 0.2], [0.1, 0.7, 0.2]]
+    >>> round(digit_agreement(rows, ["10", "10", "11", "11"], digit=2).t, 6)
+    0.245
     """
-    p, n = _distributions(distributions), np.asarray(counts)
-    lengths = {len(str(count)) for count in n.tolist()}
-    if n.shape != p.shape[:1] or len(lengths) != 1 or digit > min(lengths):
-        raise UsageError(
-            f"digit_use: distributions {p.shape}, {n.size} counts of {sorted(lengths)} digits: give one of each per "
-            f"document, and counts of one length, at least {digit}"
+    asked = _asked(distributions, written, digit)
+    n, x = len(asked.p), asked.prefixes
+    if not n:
+        return DigitAgreement(n=0, left_out=asked.left_out, t=np.nan, interval=(np.nan, np.nan))
+    p = asked.p[:, :_DIGITS]
+    alike, before = (np.bincount(members)[members] for members in (asked.digits, x))
+    with_same, with_all = (
+        (_group_means(p, members) * size[:, np.newaxis] * p).sum(axis=1)
+        for members, size in ((asked.digits, alike), (x, before))
+    )
+    # Of the pairs that begin with each document: sum and number, of those with the same digit and of the others.
+    pairs = np.array([with_same - (p * p).sum(axis=1), alike - 1, with_all - with_same, before - alike])
+    sums = np.array([np.bincount(x, row) for row in pairs])
+    sizes = np.bincount(x).astype(np.float64)
+    weights, parts = _weighted(sums, sizes)
+    # Without a document its prefix loses the pairs that begin or end with it.
+    left_weights, left_parts = _weighted(sums[:, x] - 2 * pairs, sizes[x] - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = parts.sum() / weights.sum()
+        without = (parts.sum() - parts[x] + left_parts) / (weights.sum() - weights[x] + left_weights)
+        error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+        half = np.maximum(error, np.sqrt(np.float64(2) / (n * (n - 1)))) * stats.t.ppf((1 + level) / 2, n - 1)
+    return DigitAgreement(n=n, left_out=asked.left_out, t=float(t), interval=(float(t - half), float(t + half)))
+
+
+def _weighted(sums: Floats, sizes: Floats) -> tuple[Floats, Floats]:
+    """The weights of prefixes with both kinds of pairs, and their agreements times these; 0 for the others.
+
+    Args:
+        sums: Sum and number of the pairs with the same digit, and of the others, (4, prefixes).
+        sizes: Documents of each prefix.
+    """
+    same, same_pairs, other, other_pairs = sums
+    weights = np.where((same_pairs > 0) & (other_pairs > 0), sizes, 0.0)
+    agreements = same / np.maximum(same_pairs, 1) - other / np.maximum(other_pairs, 1)
+    return weights, weights * agreements
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitUse:
+    """How much of what a digit can say the model says through it: three estimates of U_k, none of which decides.
+
+    U_k is the information between the digit and the count, given the digits before, over `digit_entropy`: 0 (the image
+    does not matter) to 1; NaN where that entropy is 0.
+    """
+
+    n: int
+    """Number of documents with probabilities."""
+    left_out: int
+    """Number of documents without."""
+    digit_entropy: float
+    """Entropy of the true digit given the digits before it, in bits: what it can say."""
+    plain: float
+    """U_k as it is: too high where there are few documents per count, by .44 for noise that is sure of itself at 4."""
+    less_chance: float
+    """Less its mean over permutations of the counts within prefixes: too low, .52 for a perfect reader at 4."""
+    jackknife: float
+    """With the jackknife estimate of the entropy given the count: right for soft distributions, too high for noise that
+    is sure of itself, .18 where the truth is .06."""
+
+
+def digit_use(distributions: ArrayLike, written: Sequence[str], *, digit: int) -> DigitUse:
+    """Measure the information of the k-th digit on the count as a share of what the digit can say.
+
+    I_k is the mean over prefixes, weighted by their documents, of H(mean distribution) - Σ_N P(N) H(N). The counts are
+    permuted 200 times among the documents of the same prefix.
+
+    Args:
+        distributions: Of the k-th digit, (n, A). A row of NaN is a document without probabilities.
+        written: The true digits of each document in the order in which they are asked for, (n,): "12".
+        digit: k, from 1.
+
+    Raises:
+        UsageError: If a row is no distribution, the lengths differ, or a document has fewer digits.
+
+    >>> round(digit_use([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.3, 0.6]], ["10", "11", "12"], digit=2).plain, 6)
+    0.242297
+    """
+    asked = _asked(distributions, written, digit)
+    if not len(asked.p):
+        return DigitUse(
+            n=0,
+            left_out=asked.left_out,
+            digit_entropy=np.nan,
+            plain=np.nan,
+            less_chance=np.nan,
+            jackknife=np.nan,
         )
-    power = 10 ** (min(lengths) - digit)
-    before = _members(n // (10 * power))
-    reference = _group_means(p, before)
-    terms = _terms(p, _members(n), reference)
-    chance = float(np.mean([_terms(p, members, reference).mean() for members in _permuted(_members(n), before)]))
-    drawn = drawn_means(terms, draws)
-    entropy = float(stats.entropy(np.unique(n // power % 10, return_counts=True)[1], base=2))
+    reference = _group_means(asked.p, asked.prefixes)
+    information = float(_terms(asked.p, asked.counts, reference).mean())
+    chance = np.mean(
+        [_terms(asked.p, members, reference).mean() for members in _permuted(asked.counts, asked.prefixes)]
+    )
+    jackknife = float((_entropies(reference) - _jackknife_entropies(asked.p, asked.counts)).mean())
+    alike = np.bincount(asked.digits)[asked.digits] / np.bincount(asked.prefixes)[asked.prefixes]
+    entropy = float(-np.log2(alike).mean()) + 0.0
     scale = 1 / entropy if entropy else np.nan
-    uncorrected = float(terms.mean())
     return DigitUse(
-        n=n.size,
-        information=uncorrected - chance,
-        uncorrected=uncorrected,
+        n=len(asked.p),
+        left_out=asked.left_out,
         digit_entropy=entropy,
-        u=(uncorrected - chance) * scale,
-        u_bounds=(
-            (percentile_interval(drawn, level=level)[0] - chance) * scale,
-            percentile_interval(drawn, level=level)[1] * scale,
-        ),
+        plain=information * scale,
+        less_chance=(information - float(chance)) * scale,
+        jackknife=jackknife * scale,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Asked:
+    """The documents with probabilities: what each said and which groups it is in, (n,), numbered from 0."""
+
+    p: Floats
+    """(n, A)."""
+    prefixes: NDArray[np.intp]
+    """By the digits before the one that is asked for."""
+    digits: NDArray[np.intp]
+    """By these and the digit itself."""
+    counts: NDArray[np.intp]
+    """By all digits."""
+    left_out: int
+
+
+def _asked(distributions: ArrayLike, written: Sequence[str], digit: int) -> _Asked:
+    p, texts = np.asarray(distributions, dtype=np.float64), np.asarray(written, dtype=np.str_)
+    fits = p.ndim == 2 and texts.shape == p.shape[:1] and digit > 0  # noqa: PLR2004
+    present = ~np.isnan(p).all(axis=1) if fits else np.ones(0, dtype=np.bool_)
+    if not fits or (np.char.str_len(texts[present]) < digit).any():
+        raise UsageError(
+            f"digit {digit}: distributions {p.shape}, {texts.size} numbers such as {min(written, default='')!r}: give "
+            f"one of each per document, and numbers of at least {digit} digits"
+        )
+    return _Asked(
+        p=_distributions(p[present]),
+        prefixes=_members(np.array([text[: digit - 1] for text in texts[present]], dtype=np.str_)),
+        digits=_members(np.array([text[:digit] for text in texts[present]], dtype=np.str_)),
+        counts=_members(texts[present]),
+        left_out=int((~present).sum()),
     )
 
 
@@ -189,6 +298,19 @@ def _group_means(p: Floats, members: NDArray[np.intp]) -> Floats:
     sums = np.zeros((members.max() + 1, p.shape[1]))
     np.add.at(sums, members, p)
     return np.asarray((sums / np.bincount(members)[:, np.newaxis])[members])
+
+
+def _entropies(p: Floats) -> Floats:
+    """In bits, of each row: (n,)."""
+    return np.asarray(stats.entropy(p, base=2, axis=1))
+
+
+def _jackknife_entropies(p: Floats, members: NDArray[np.intp]) -> Floats:
+    """The jackknife estimate of the entropy of each group, as the mean of one value per document: (n,)."""
+    means, sizes = _group_means(p, members), np.bincount(members)[members]
+    # A group of one has the entropy itself, whatever is left without it.
+    others = np.maximum(means * sizes[:, np.newaxis] - p, 0) + np.where(sizes == 1, 1.0, 0.0)[:, np.newaxis]
+    return np.asarray(sizes * _entropies(means) - (sizes - 1) * _entropies(others))
 
 
 def _terms(p: Floats, members: NDArray[np.intp], reference: Floats) -> Floats:

@@ -98,7 +98,7 @@ def test_runs_of_a_server_have_no_attention_and_their_key_is_nowhere(tmp_path, c
         assert "sk-123" not in path.read_text()
     (entry,) = json.loads((tmp_path / "out" / "leaderboard.json").read_text())["boards"][0]["entries"]
     assert entry["model"] == "gpt-x"
-    attention = ("u_2", "decay_beyond_echo", "image_tokens", "heads", "layer", "dtype", "signature")
+    attention = ("t_2", "decay_beyond_echo", "image_tokens", "heads", "layer", "dtype", "signature")
     assert [entry[key] or None for key in attention] == [None] * 7
     assert entry["prompt"]
 
@@ -136,7 +136,7 @@ def _rendered(text):
     return MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
 
 
-def test_u_2_and_the_decay_beyond_echo_come_from_any_plain_run_of_the_model(tmp_path):
+def test_t_2_and_the_decay_beyond_echo_come_from_any_plain_run_of_the_model(tmp_path):
     rng = np.random.default_rng(0)
     counts = [row["count"] for row in rows(())]
     decaying = [row | {"sparsity_d1": 0.7, "sparsity_d2": 0.6 + rng.normal(0, 0.01)} for row in rows(range(9))]
@@ -156,10 +156,9 @@ def test_u_2_and_the_decay_beyond_echo_come_from_any_plain_run_of_the_model(tmp_
     plain, boosted = build_leaderboard(runs).boards[0].entries
     assert plain.decay_beyond_echo == pytest.approx(np.mean([row["sparsity_d2"] - 0.7 for row in decaying]))
     assert plain.decay_beyond_echo_interval[1] < -0.09
-    # Four documents of each count: a reader of every digit has a U_2 of .53 once chance is off.
-    assert plain.u_2 == pytest.approx(0.53, abs=0.02)
+    assert plain.t_2 == pytest.approx(1)
     assert boosted.intervention.startswith("name=boost")
-    assert np.isnan([boosted.u_2, boosted.decay_beyond_echo]).all()
+    assert np.isnan([boosted.t_2, boosted.decay_beyond_echo]).all()
 
 
 def _wide(index, count):

@@ -28,7 +28,7 @@ SCENE = {"radius": 32, "image": (SIDE, SIDE), "grid": (15, 15)}
 CENTERS = [(45, 40), (430, 50), (160, 165), (40, 440), (435, 425)]
 
 FUNCTIONS = [key for key in SPATIAL_KEYS if not key.endswith("_ns")]
-CONTRASTS = ["halo_index", "hull_contrast", "hull_dot_contrast", "penetration"]
+CONTRASTS = ["halo_index", "ring_contrast", "hull_contrast", "hull_dot_contrast", "penetration"]
 UNIFORM = {
     **dict.fromkeys(CONTRASTS, 0),
     "auroc_dot": 0.5,
@@ -152,6 +152,7 @@ def reference(attention, layout, *, without_sinks=False):
     dark = layout.dot_areas.sum(axis=0) / layout.dot_areas.sum()
     return {
         "halo_index": contrast(enrichment(layout.around), enrichment(layout.on_dots)),
+        "ring_contrast": contrast(enrichment(layout.around), enrichment(~layout.near)),
         "auroc_dot": roc_auc_score(layout.on_dots[cells], values),
         "coverage": np.mean(e >= 2 - 1e-9),
         "n_attended": np.sum(e >= 2 - 1e-9),
@@ -272,6 +273,16 @@ def test_leaving_sinks_out_changes_no_contrast_within_the_dots_and_their_neighbo
     for key in ("halo_index", "hull_dot_contrast", "n_eff_dots"):
         if not np.isnan(scores[f"{key}_ns"]):
             assert scores[f"{key}_ns"] == pytest.approx(scores[key], abs=1e-9)
+
+
+def test_attention_that_leaves_the_dots_has_a_positive_halo_index_and_a_negative_ring_contrast(vector_layout):
+    row, column = np.divmod(np.arange(1024), 32)
+    squares = [(32 * column + 16 - x) ** 2 + (32 * row + 16 - y) ** 2 for x, y in DOTS]
+    away = np.exp(-sum(np.exp(-square / (2 * 120**2)) for square in squares))
+    assert spatial.halo_index(away, vector_layout) > 0
+    assert spatial.ring_contrast(away, vector_layout) < -0.1
+    assert spatial.ring_contrast(vector_layout.around, vector_layout) == 1
+    assert spatial.ring_contrast(~vector_layout.near, vector_layout) == -1
 
 
 def test_how_much_attention_a_sink_has_does_not_matter_without_sinks(layout):

@@ -10,10 +10,11 @@ from scipy import stats
 from halo_probe.errors import UsageError
 from halo_probe.statistics.intervals import (
     LEAST_STRATUM,
-    bootstrap_p,
     document_values,
     drawn_means,
     drawn_slopes,
+    error_interval,
+    error_p,
     percentile_interval,
     remember_draws,
     stratified_draws,
@@ -45,6 +46,46 @@ def test_a_wilson_bound_is_a_rate_at_which_the_observed_one_is_just_not_rejected
 def test_a_rate_of_nothing_has_no_interval(successes, n):
     with pytest.raises(UsageError, match="of at least one trial"):
         wilson_interval(successes, n)
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([0] * 32, (-0.09157686, 0.09157686)),
+        ([0] * 31 + [-1], (-0.14282260, 0.08032260)),
+        ([0] * 256, (-0.01090032, 0.01090032)),
+    ],
+)
+def test_the_error_intervals_of_the_specification_hold(errors, expected):
+    assert error_interval(errors) == pytest.approx(expected, abs=1e-8)
+    assert error_interval([*errors, np.nan]) == error_interval(errors)
+
+
+@given(st.lists(st.integers(-9, 90), min_size=20, max_size=60))
+def test_an_error_interval_is_that_of_the_errors_with_one_dot_more_and_one_less_in_their_spread(errors):
+    n, mean = len(errors), sum(errors) / len(errors)
+    # Deviations of +1 and -1 beside those that were seen, in the sum of squares alone.
+    squares = sum((e - mean) ** 2 for e in [*errors, mean + 1, mean - 1])
+    half = stats.t.isf(0.025, n - 1) * math.sqrt(squares / (n - 1) / n)
+    assert error_interval(errors) == pytest.approx((mean - half, mean + half))
+    assert error_p(errors) == pytest.approx(2 * stats.t.sf(abs(mean) / math.sqrt(squares / (n - 1) / n), n - 1))
+    level = 1 - error_p(errors)
+    if 0 < level < 1 - 1e-9:
+        assert min(map(abs, error_interval(errors, level=level))) == pytest.approx(0, abs=1e-6)
+
+
+def test_fewer_than_twenty_errors_have_neither_interval_nor_p_value():
+    few = [1.0] * 19 + [np.nan] * 5
+    assert np.isnan(error_interval(few)).all()
+    assert math.isnan(error_p(few))
+    assert np.isnan(error_interval([])).all()
+
+
+@pytest.mark.parametrize(("n", "share"), [(32, 0.02), (256, 0.02), (32, 0.3), (20, 0.1)])
+def test_an_error_interval_covers_the_truth_however_rare_errors_are(n, share):
+    errors = -(np.random.default_rng(6).random((2000, n)) < share).astype(float)
+    covered = [low <= -share <= high for low, high in map(error_interval, errors)]
+    assert np.mean(covered) >= 0.93
 
 
 def test_every_draw_takes_as_many_documents_of_each_count_as_there_are():
@@ -131,16 +172,9 @@ def test_a_mean_interval_covers_the_truth_as_often_as_it_says():
     assert 0.92 <= covered / 400 <= 0.98
 
 
-def test_the_bootstrap_p_value_counts_the_draws_beyond_zero():
-    assert bootstrap_p(np.array([1.0, 2.0, 3.0, -1.0])) == pytest.approx(4 / 5)
-    assert bootstrap_p(np.ones(99)) == pytest.approx(0.02)
-    assert bootstrap_p(np.zeros(99)) == 1
-
-
 def test_what_no_draw_has_is_an_error():
-    for function in (bootstrap_p, percentile_interval):
-        with pytest.raises(UsageError, match="no draw has a value"):
-            function(np.full(3, np.nan))
+    with pytest.raises(UsageError, match="no draw has a value"):
+        percentile_interval(np.full(3, np.nan))
     with pytest.raises(UsageError, match="n > 0 documents"):
         stratified_draws([])
 
