@@ -16,6 +16,7 @@ from halo_probe.capture.collection import Rows
 from halo_probe.capture.decoding import Decoding
 from halo_probe.capture.dispatch import AttentionCall, listen
 from halo_probe.capture.families import family_of
+from halo_probe.capture.given import newer_than_proven
 from halo_probe.capture.image_tokens import check_family, locate_image_tokens
 from halo_probe.capture.layers import LayerChoice, attention_modules, choose_layers
 from halo_probe.capture.masks import RowMasks, is_flash
@@ -345,6 +346,11 @@ class _Call:
         if self._failure:
             raise self._failure
         if self._session.mixed:
+            if self.decoding.keeps_cache:
+                raise CaptureError(
+                    "No argument of the language model's passes is a Cache of transformers, though generate() was to "
+                    f"use one, so its passes cannot be told apart. {newer_than_proven()}"
+                )
             raise CaptureError(
                 "Something else ran the model between its steps, such as a logits processor, and without a cache its "
                 "passes cannot be told apart: generate with use_cache=True."
