@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from halo_probe.errors import HaloError
-from halo_probe.proven import BREAKS, standings
+from halo_probe.proven import BREAKS, BREAKS_A_FAMILY, standings
 
 
 def report_versions() -> Iterator[str]:
@@ -20,7 +20,7 @@ def report_versions() -> Iterator[str]:
     for one in found:
         yield f"{one.package:<16} {one.installed:<12} {one.oldest or '-':<10} {one.newest:<10} {one.verdict}"
     yield "known to break:"
-    for versions, reason in BREAKS.items():
+    for versions, reason in {**BREAKS, **BREAKS_A_FAMILY}.items():
         yield f"  {versions}: {reason}"
     if broken := [f"{one.package} {one.installed}: {reason}" for one in found for reason in one.breaks]:
         raise HaloError(f"{'; '.join(broken)}. Install halo-probe again, with its constraints.txt where you can.")

@@ -17,6 +17,8 @@ from loguru import logger
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from halo_probe.errors import UsageError
+from halo_probe.lmms.arguments import batch_size as checked_batch_size
+from halo_probe.lmms.arguments import given_arguments
 from halo_probe.lmms.base_model import stops
 from halo_probe.lmms.boundary import ending_loudly
 
@@ -54,6 +56,15 @@ class TransformersChat(lmms):
 
     is_simple = False
 
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str | Mapping[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> "TransformersChat":
+        """Create the model from `pretrained=PATH[,…]`, read as `--model halo` reads its own."""
+        with ending_loudly():
+            given = given_arguments(arg_string)
+        return cls(**given, **{name: one for name, one in (additional_config or {}).items() if one is not None})
+
     def __init__(  # noqa: PLR0913 - the arguments of lmms-eval's other models
         self,
         *,
@@ -70,7 +81,8 @@ class TransformersChat(lmms):
         if self.accelerator.num_processes > 1:
             device_map = str(self.accelerator.device)
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.batch_size = int(batch_size)
+        with ending_loudly():
+            self.batch_size = checked_batch_size(batch_size)
         self.model = AutoModelForImageTextToText.from_pretrained(
             pretrained,
             revision=revision,
