@@ -1,6 +1,7 @@
 # make test   everything CI runs: lint, types, import rules, tests with doctests and coverage
 # make demo   the main job on the embedded model, offline; leaves demo/ to look at
 # make figure   the demonstration, and from it the picture that the README shows
+# make corner WHICH=oldest|pinned|newest   everything in an environment of its own, with these versions
 # make constraints   refresh constraints.txt from the newest versions that setup.cfg admits
 
 PYTHON ?= python3
@@ -10,9 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
 
-.PHONY: test lint tests browser demo figure constraints clean
+.PHONY: test lint tests browser smoke corner demo figure constraints clean
 
-test: lint tests
+test: lint tests smoke
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -20,8 +21,17 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# One thread for each of the two workers: threads that wait for each other cost more than they bring.
+tests: export OMP_NUM_THREADS := 1
 tests: $(VENV)/.installed browser
 	$(BIN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term-missing:skip-covered
+
+# What pip installs today, without the constraints: a bare run, a probed one, a family of each kind of cache.
+smoke: $(VENV)/.installed
+	$(BIN)/python tests/corner.py newest --smoke
+
+corner: $(VENV)/.installed
+	$(BIN)/python tests/corner.py $(WHICH)
 
 # The page is tested in Chromium. Where it is missing and Debian's packages cannot be installed, those tests skip.
 browser:
@@ -48,4 +58,4 @@ constraints:
 	$(UV) freeze --python $(BIN)/python --exclude-editable > constraints.txt
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) .corners demo build dist *.egg-info

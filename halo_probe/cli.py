@@ -76,7 +76,13 @@ def _add_doctor(commands: Any) -> None:
         "changes nothing, rows sum to one, image tokens fit their grid, the rows are those of eager attention, and the "
         "model uses them. Prints the family, each check, and what a run would take.",
     )
-    doctor.add_argument("model", metavar="MODEL", help="a folder with a checkpoint, or the name of a model on the Hub")
+    doctor.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="a folder with a checkpoint, or the name of a model on the Hub; left "
+        "out, the installed versions are held against those that this was proven with",
+    )
     doctor.add_argument("--image", type=Path, metavar="FILE", help="default: the first image of halo_count")
     doctor.set_defaults(run=_doctor)
 
@@ -141,6 +147,12 @@ def _demo(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _doctor(arguments: argparse.Namespace) -> Iterator[str]:
+    if arguments.model is None:
+        from halo_probe.doctor.versions import report_versions
+
+        if arguments.image:
+            raise UsageError("--image says what to show a model: give the MODEL too.")
+        return report_versions()
     from halo_probe.doctor.diagnosis import diagnose
 
     return diagnose(arguments.model, image=arguments.image)

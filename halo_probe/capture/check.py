@@ -13,9 +13,9 @@ from halo_probe.archive.generation import Generation, Layer
 from halo_probe.capture.decoding import GREEDY
 from halo_probe.capture.dispatch import AttentionCall, listen
 from halo_probe.capture.interventions import Intervention
+from halo_probe.capture.pass_inputs import positions_given, without_cache
 from halo_probe.capture.recorder import Target, recording_generate
 from halo_probe.capture.rows import full_precision
-from halo_probe.capture.session import positions_given
 from halo_probe.errors import CaptureError, first_line
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ def before_first_call(target: Target, act: Callable[[Call], None]) -> Iterator[N
 
 def _generate(target: Target, call: Call, *, tokens: int = _STEPS) -> Any:
     args, kwargs = call
-    options = {**kwargs, **GREEDY, "max_new_tokens": tokens, "return_dict_in_generate": True, "output_logits": True}
-    return target.model.generate(*args, **options)
+    options = {**GREEDY, "max_new_tokens": tokens, "return_dict_in_generate": True, "output_logits": True}
+    return target.model.generate(*args, **{**without_cache(kwargs), **options})
 
 
 def _recorded(target: Target, call: Call, *, tokens: int = _STEPS) -> tuple[Generation, Any]:
@@ -224,8 +224,8 @@ def _keeping_weights(target: Target, *, prompt: int) -> Iterator[dict[Layer, tor
     weights: dict[Layer, torch.Tensor] = {}
     passes: list[int] = []  # how many positions each of the decoder's was given
 
-    def note_pass(_: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        passes.append(positions_given(args, kwargs))
+    def note_pass(module: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        passes.append(positions_given(module, args, kwargs))
 
     def keep(layer: Layer, module: "nn.Module", call: AttentionCall, output: Any) -> Any:
         if sum(passes[:-1]) < prompt:

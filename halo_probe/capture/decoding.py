@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StaticCache
 
+from halo_probe.capture.pass_inputs import cache_of
 from halo_probe.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -29,9 +30,8 @@ GREEDY = {
     "num_return_sequences": 1,
     **dict.fromkeys(("assistant_model", "prompt_lookup_num_tokens", "streamer", "stopping_criteria"), None),
     **dict.fromkeys(("stop_strings", "max_time", "min_new_tokens"), None),
-    "past_key_values": None,  # a cache that is shared with the answer would already hold this pass
 }
-"""Options of `generate` that take the place of any others."""
+"""Options of `generate` that take the place of any others, for a call `without_cache`."""
 
 
 _SAMPLING = (
@@ -216,9 +216,8 @@ class Decoding:
             raise CaptureError("A compiled decode step cannot be recorded: pass disable_compile=True to generate().")
 
     def _compiles(self, model: "PreTrainedModel", arguments: Mapping[str, Any]) -> bool:
-        cache = arguments.get("past_key_values")
-        static = self._config.cache_implementation not in _UNCOMPILED_CACHES or (
-            cache is not None and type(cache).__name__ == "StaticCache"
+        static = self._config.cache_implementation not in _UNCOMPILED_CACHES or isinstance(
+            cache_of((), arguments), StaticCache
         )
         return self._config.compile_config is not None or (static and model.device.type != "cpu")
 

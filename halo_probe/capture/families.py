@@ -84,6 +84,7 @@ _RESAMPLED = "a resampler pools the image into latents, which have no place in i
 
 
 FAMILIES: tuple[Family, ...] = (
+    Family("apertus1p5", refusal="the grid of its image codes is not proven yet"),
     Family("aria", note=_RESAMPLED),
     Family("aya_vision", tiles.AYA, layers=SLIDING),
     Family("blip", refusal=_OWN_ATTENTION),
@@ -136,11 +137,13 @@ FAMILIES: tuple[Family, ...] = (
         note="the image enters at the layers of `deepstack_layer_map` and `spatial_target_layers`, blank before",
     ),
     Family("hunyuan_vl", grids.FRAMED),
+    Family("hy_v4_vl", refusal="a newline token with the image's own id ends each row, and its rule is not proven yet"),
     Family("hyperclovax_vision_v2", _QWEN),
     Family("idefics", refusal="the image is in gated cross-attention blocks between the layers, after a resampler"),
     Family("idefics2", layers=("sliding_attention",), note=_RESAMPLED),
     Family("idefics3", tiles.IDEFICS3),
     Family("inkling2", patches(""), layers=("hybrid_sliding",), note="a learned sink for every query"),
+    Family("inkling2_loop", refusal="its looped layers attend several times in a pass, each time otherwise"),
     Family("inkling_mm_model", layers=("hybrid_sliding",), note="`generate` is not told how the patches lie"),
     Family("instructblip", token="image_token_index", note=_RESAMPLED),  # noqa: S106 - a name in a configuration
     Family("instructblipvideo", refusal="it reads videos, and its configuration has no image token id"),

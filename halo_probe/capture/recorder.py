@@ -21,6 +21,7 @@ from halo_probe.capture.kernel_output import KernelOutputs
 from halo_probe.capture.layers import LayerChoice, attention_modules, choose_layers
 from halo_probe.capture.masks import RowMasks, is_flash
 from halo_probe.capture.override import EditedLogits, Override
+from halo_probe.capture.pass_inputs import newer_than_proven
 from halo_probe.capture.recording import Recording
 from halo_probe.capture.rows import row_logits
 from halo_probe.capture.session import Session
@@ -375,6 +376,11 @@ class _Call:
         if self._failure:
             raise self._failure
         if self._session.mixed:
+            if self.decoding.keeps_cache:
+                raise CaptureError(
+                    "No argument of the language model's passes is a Cache of transformers, though generate() was to "
+                    f"use one, so its passes cannot be told apart. {newer_than_proven()}"
+                )
             raise CaptureError(
                 "Something else ran the model between its steps, such as a logits processor, and without a cache its "
                 "passes cannot be told apart: generate with use_cache=True."

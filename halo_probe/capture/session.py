@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from halo_probe.archive.generation import Layer
 from halo_probe.capture.image_tokens import ImageTokens
+from halo_probe.capture.pass_inputs import cache_of, positions_given, tokens_given
 from halo_probe.capture.transfers import to_device
 from halo_probe.errors import CaptureError
 
@@ -128,18 +129,16 @@ class Session:
             places[row, 1 : 1 + image.positions.size] = image.positions + (0 if image.cross else padding)
         return torch.from_numpy(places).repeat_interleave(self.copies, dim=0)
 
-    def _note_tokens(self, _: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _note_tokens(self, module: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if not self.here:
             return
-        given = kwargs.get("input_ids")
-        if given is None and args and isinstance(args[0], torch.Tensor):
-            given = args[0]
+        given = tokens_given(module, args, kwargs)
         self.last_tokens = None if given is None else given[:, -1]
 
-    def _note_positions(self, _: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _note_positions(self, module: "nn.Module", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if not self.here:
             return
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(args, kwargs)
         if not self.seen:
             self._cache = cache
         self.foreign = cache is not self._cache
@@ -147,7 +146,7 @@ class Session:
             self.steps = range(0)
             return
         before, self.begun = self.seen, self._cached(cache)
-        self.seen = self.begun + positions_given(args, kwargs)
+        self.seen = self.begun + positions_given(module, args, kwargs)
         # Without a cache every pass begins at the prompt, and only its last position is new.
         first = self.seen - 1 if cache is None else self.begun
         self.mixed |= cache is None and before > 0 and first != before
@@ -165,12 +164,6 @@ class Session:
         if self.seen and _counts_on_device(cache):
             return self.seen  # to read it would wait for the device; such a cache only grows
         return int(cache.get_seq_length())
-
-
-def positions_given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """How many positions a decoder is given in a pass, from the arguments of its `forward`."""
-    given = [kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args]
-    return int(next(one for one in given if one is not None).shape[1])
 
 
 def _counts_on_device(cache: Any) -> bool:

@@ -1,10 +1,11 @@
 """What `--model_args` of `--model halo` say: the probe's own arguments, and those of the base model."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from lmms_eval.utils import simple_parse_args_string
+from lmms_eval.utils import handle_arg_string
 
 from halo_probe.capture.interventions import Intervention, parse_intervention
 from halo_probe.capture.layers import LayerChoice
@@ -12,6 +13,7 @@ from halo_probe.capture.recorder import Heads
 from halo_probe.errors import UsageError
 
 Batching = Literal["single", "batch"]
+_PART = re.compile(r"""(?:"[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\([^)]*\)|[^,])+""")
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,66 @@ class Arguments:
     """The base model's own arguments."""
 
 
-def parse_arguments(arg_string: str) -> Arguments:
+def given_arguments(model_args: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Read `--model_args` as lmms-eval does, but for commas in paths, quotes, and the mapping of a `--config` file.
+
+    Args:
+        model_args: `name=value,…`; a comma ends a value unless it stands in brackets or quotes, or no `name=`
+            follows it.
+
+    Raises:
+        UsageError: If it does not begin with a name.
+
+    >>> given_arguments("pretrained=/data/a,b/model,layers=[0,5],temperature=.5")
+    {'pretrained': '/data/a,b/model', 'layers': '[0,5]', 'temperature': 0.5}
+    >>> given_arguments("pretrained='/data/a,b=c/model'")
+    {'pretrained': '/data/a,b=c/model'}
+    """
+    if isinstance(model_args, Mapping):
+        return dict(model_args)
+    written: dict[str, str] = {}
+    name = ""
+    for part in _PART.findall(model_args.strip()):
+        begins, equals, value = part.partition("=")
+        if equals and begins.strip().isidentifier():
+            name = begins.strip()
+            written[name] = value
+        elif name:
+            written[name] += f",{part}"
+        elif part.strip():
+            raise UsageError(f"--model_args {model_args}: {part!r} is no name=value; write pretrained=PATH,layers=all.")
+    return {name: _read(value.strip()) for name, value in written.items()}
+
+
+def _read(value: str) -> Any:
+    for quote in ("'", '"'):
+        if len(value) > 1 and value.startswith(quote) and value.endswith(quote):
+            return value[1:-1]
+    return handle_arg_string(value)
+
+
+def batch_size(given: Any) -> int:
+    """How many documents `--batch_size` asks for.
+
+    Raises:
+        UsageError: If it is no number: no model of lmms-eval finds one out by itself.
+    """
+    try:
+        size = int(given)
+    except (TypeError, ValueError):
+        size = 0
+    if size < 1:
+        raise UsageError(f"--batch_size {given}: use a number from 1 on, such as --batch_size 1.")
+    return size
+
+
+def parse_arguments(model_args: str | Mapping[str, Any]) -> Arguments:
     """Read `--model_args`.
 
     Raises:
         UsageError: If one of our arguments has a value that it cannot have.
     """
-    given = simple_parse_args_string(arg_string)
+    given = given_arguments(model_args)
     base, maps = given.pop("base", None), given.pop("maps", None)
     arguments = Arguments(
         base=None if base is None else str(base),

@@ -4,6 +4,7 @@ The instance that lmms-eval gets is the base model's own, so prompts, decoding a
 classes, because lmms-eval checks `is_simple` on the class that it looked up.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from halo_probe.capture.recorder import prepare_target
 from halo_probe.embedded.trained import Variant, trained_checkpoint
 from halo_probe.errors import UnsupportedModelError, UsageError, first_line
-from halo_probe.lmms.arguments import Arguments, parse_arguments
+from halo_probe.lmms.arguments import Arguments, batch_size, parse_arguments
 from halo_probe.lmms.base import infer_base
 from halo_probe.lmms.boundary import ending_loudly
 from halo_probe.lmms.probed import ProbedRun
@@ -31,15 +32,19 @@ class _Halo(lmms):
     registered = "halo"
 
     @classmethod
-    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> lmms:
+    def create_from_arg_string(
+        cls, arg_string: str | Mapping[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> lmms:
         """Create the base model from `[base=NAME][,layers=…][,maps=DIR],…`, with its `generate` recorded.
 
         Args:
-            arg_string: Our arguments and those of the base model, as in `--model_args`.
+            arg_string: Our arguments and those of the base model, as in `--model_args` or in a `--config` file.
             additional_config: lmms-eval's batch size and device.
         """
         with ending_loudly():
             settings = {name: value for name, value in (additional_config or {}).items() if value is not None}
+            if "batch_size" in settings:
+                settings["batch_size"] = batch_size(settings["batch_size"])
             arguments = parse_arguments(arg_string)
             if cls.registered == _TINY:
                 arguments = _tiny(arguments, device=settings.get("device", "cpu"))

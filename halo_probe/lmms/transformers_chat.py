@@ -18,6 +18,8 @@ from loguru import logger
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from halo_probe.errors import UsageError
+from halo_probe.lmms.arguments import batch_size as checked_batch_size
+from halo_probe.lmms.arguments import given_arguments
 from halo_probe.lmms.boundary import ending_loudly
 from halo_probe.lmms.options import most_new_tokens, read_options, stops
 from halo_probe.lmms.thoughts import thinking_of
@@ -56,6 +58,15 @@ class TransformersChat(lmms):
 
     is_simple = False
 
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str | Mapping[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> "TransformersChat":
+        """Create the model from `pretrained=PATH[,…]`, read as `--model halo` reads its own."""
+        with ending_loudly():
+            given = given_arguments(arg_string)
+        return cls(**given, **{name: one for name, one in (additional_config or {}).items() if one is not None})
+
     def __init__(  # noqa: PLR0913 - the arguments of lmms-eval's other models
         self,
         *,
@@ -70,7 +81,7 @@ class TransformersChat(lmms):
         super().__init__()
         with ending_loudly():
             pretrained, revision = _text("pretrained", pretrained), _text("revision", revision)
-            self.batch_size = _count("batch_size", batch_size)
+            self.batch_size = checked_batch_size(batch_size)
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:
             device_map = str(self.accelerator.device)
@@ -158,12 +169,6 @@ def _text(name: str, given: Any) -> str:
     if not isinstance(given, str | PathLike):
         raise UsageError(f"{name}={given}: lmms-eval reads this as a number or a flag; write {name}='\"{given}\"'.")
     return str(given).strip("\"'")
-
-
-def _count(name: str, given: Any) -> int:
-    if not str(given).isdecimal() or int(given) < 1:
-        raise UsageError(f"{name}={given}: halo_transformers needs a whole number from 1 on, such as {name}=1.")
-    return int(given)
 
 
 def _generation(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -218,10 +218,9 @@ class Answering:
             rows = match_rows(documents, reads=reads, rows=len(generations))
             for generation, index, opening in zip(generations, rows, opened, strict=True):
                 reply, _ = unwrap_generation_output(answered[index])
+                ends = stops(options_of(slab[index][1]))
                 tokens = self._text(generation, marked=any(mark in str(reply) for mark in chain(*marks)))
-                check_reply(
-                    str(reply).removeprefix(opening), tokens, until=stops(options_of(slab[index][1])), thinking=thinking
-                )
+                check_reply(str(reply).removeprefix(opening), tokens, until=ends, thinking=thinking)
         except CaptureError as error:
             stop(CaptureError(f"{slab[0][1].task_name}: {error}"))
         drawn = self.draws.since(before)

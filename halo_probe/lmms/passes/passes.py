@@ -12,6 +12,7 @@ import torch
 from transformers import LogitsProcessor, PreTrainedModel
 
 from halo_probe.capture.decoding import GREEDY
+from halo_probe.capture.pass_inputs import without_cache
 from halo_probe.errors import CaptureError
 
 AnswerRequests = Callable[[list[Any]], list[Any]]
@@ -74,7 +75,8 @@ def _generating(model: PreTrainedModel, options: dict[str, Any]) -> Iterator[lis
     replaced, generate = own.get("generate"), model.generate
 
     def generate_so(*args: Any, **kwargs: Any) -> Any:
-        output = generate(*args, **{**kwargs, **options, "return_dict_in_generate": True, "output_logits": True})
+        asked = {**options, "return_dict_in_generate": True, "output_logits": True}
+        output = generate(*args, **{**without_cache(kwargs), **asked})
         outputs.append(output)
         return output if kwargs.get("return_dict_in_generate") else output.sequences
 

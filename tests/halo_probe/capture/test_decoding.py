@@ -1,5 +1,6 @@
 """Every way to decode that can be followed, against one eager pass over the finished sequence."""
 
+import inspect
 import threading
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -180,10 +181,12 @@ def test_a_prompt_that_is_read_in_pieces_is_recorded_from_its_end(cache, model, 
         start = {name: value[:, :-5] if value.shape[1:] == (prompt,) else value for name, value in inputs.items()}
         text = model.config.get_text_config()
         filled = DynamicCache(config=text) if cache == "dynamic" else StaticCache(text, max_cache_len=prompt + STEPS)
+        # transformers 5.24 renamed the parameter
+        name = "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
         with torch.no_grad():
-            model(**start, past_key_values=filled)
+            model(**start, **{name: filled})
         del inputs["pixel_values"]
-        options = {"past_key_values": filled}
+        options = {name: filled}
     with record_attention(model, layers="all") as recording, lengths_of_passes(model) as lengths:
         model.generate(**inputs, **FIXED, **options)
     assert lengths[0] < prompt

@@ -12,6 +12,7 @@ import pytest
 import tiny_families
 import tiny_models
 import torch
+import transformers
 from PIL import Image
 from tiny_families import SPECIMENS
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -49,7 +50,10 @@ from halo_probe.errors import CaptureError, NoImageTokensError, UnsupportedModel
 ROOT = Path(__file__).parents[3]
 STEPS = 4
 WHOLE = (0, 0, 1, 1)
-SHARED_KEYS = {"gemma3n": 1e-4, "gemma4": 1e-4}
+TOLERANCES = {"gemma3n": 1e-4, "gemma4": 1e-4, "granite4_vision": 2e-5}
+"""How far sdpa and eager lie apart by themselves, where it is more than 1e-5: shared keys, and many added features."""
+BROKEN = {("5.24.0", "llama4"): "Llama 4 of transformers 5.24.0 fails by itself on every image (image_outputs)"}
+"""Families that a version of transformers cannot run."""
 
 
 @dataclass
@@ -90,6 +94,8 @@ def with_eager_rows(model, run):
 
 @pytest.fixture(scope="module", params=list(SPECIMENS))
 def run(request):
+    if reason := BROKEN.get((transformers.__version__, request.param)):
+        pytest.skip(reason)
     specimen = SPECIMENS[request.param]
     model = tiny_families.build(request.param, specimen)
     picture = tiny_families.a_picture(*specimen.picture)
@@ -111,7 +117,7 @@ def test_every_layer_head_and_step_equals_eager_attention(run):
     found = run.generation
     assert torch.equal(run.eager_tokens, run.plain.sequences)
     expected = np.stack([[rows[:, found.image_positions] for rows in run.eager[layer.index]] for layer in found.layers])
-    np.testing.assert_allclose(found.heads, expected.swapaxes(0, 1), rtol=0, atol=SHARED_KEYS.get(run.name, 1e-5))
+    np.testing.assert_allclose(found.heads, expected.swapaxes(0, 1), rtol=0, atol=TOLERANCES.get(run.name, 1e-5))
     np.testing.assert_allclose(found.raw, found.heads.mean(2), rtol=0, atol=2e-6)
     # Far from uniform: a shift by one token would show.
     shifted = np.abs(found.heads - np.roll(found.heads, 1, axis=-1)).max()
