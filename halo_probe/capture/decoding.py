@@ -52,8 +52,9 @@ _NEUTRAL: Mapping[str, Any] = {
 _KEPT = {
     *("return_dict_in_generate", *GenerationConfig.extra_output_flags),  # what is returned beside the reply
     *("transformers_version", "compile_config", "disable_compile", "is_assistant"),
+    *("sequence_bias", "bad_words_ids", "force_words_ids", "suppress_tokens", "begin_suppress_tokens"),  # ids of tokens
 }
-"""Options that change no reply."""
+"""Options that change no reply, or that only a model's own vocabulary gives a meaning."""
 
 
 def is_neutral(name: str, value: Any) -> bool:
