@@ -20,6 +20,9 @@ from halo_probe.statistics.intervals import DrawsOf, Floats, Interval
 from halo_probe.statistics.paired import signed_rank
 from halo_probe.statistics.scatter import LEAST_MODELS, model_scatter
 
+BEYOND_ECHO = "count - echo"
+"""What the rows of the difference in differences have as their task."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionRow:
@@ -153,7 +156,7 @@ def contrast_rows(run: str, count: TaskRun, echo: TaskRun, *, draws_of: DrawsOf)
     """The difference in differences of a model: count minus echo."""
     for measure in MEASURES:
         differences = decay_differences(count, echo, measure)
-        yield from _change(differences, draws_of(count.counts), task="count - echo", run=run, measure=measure)
+        yield from _change(differences, draws_of(count.counts), task=BEYOND_ECHO, run=run, measure=measure)
 
 
 def reliance_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf) -> Iterator[RelianceRow]:

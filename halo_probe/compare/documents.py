@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 
 from halo_probe.compare.runs import TaskRun
 from halo_probe.statistics.intervals import Floats, Interval, drawn_means, percentile_interval
+from halo_probe.statistics.multiplicity import benjamini_hochberg, holm
 
 UNDEFINED: Interval = (np.nan, np.nan)
 """The interval of a value that is undefined, or has none."""
+
+ALIKE = ("data hash", "system prompt", "generation configuration", "number of examples in the prompt")
+"""The fields in which two questions on the same images are alike."""
 
 Row = TypeVar("Row", bound=Any)
 
@@ -25,25 +29,41 @@ def shared(a: TaskRun, b: TaskRun) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def find_mispairing(a: TaskRun, b: TaskRun) -> str:
-    """What keeps two tasks from being paired by the ids of their documents; empty where nothing does.
+    """What keeps two runs or tasks from being paired by the ids of their documents; empty where nothing does.
 
-    It is the name of a field that differs, of those that do not depend on the question: the true counts, the data and
-    the system prompt. A field that one of the two does not state is passed over.
+    It is the name of a field that differs: of two tasks, those that do not depend on the question; of one task that was
+    run twice, all. A field that one of the two does not state is passed over.
     """
     mine, theirs = shared(a, b)
     if (a.counts[mine] != b.counts[theirs]).any():
         return "true count of a document"
-    for field in ("data hash", "system prompt"):
+    for field in ALIKE if a.name != b.name else a.fields:
         stated = [one.fields[field] for one in (a, b) if one.fields[field] is not None]
         if len(stated) > 1 and stated[0] != stated[1]:
             return field
     return ""
 
 
-def adjusted(rows: Sequence[Row], method: Callable[[Sequence[float]], NDArray[np.float64]]) -> tuple[Row, ...]:
-    """The rows with the p-values of all of them adjusted as one family; an undefined one is no member of it."""
-    values = iter(method([row.p for row in rows if not np.isnan(row.p)]).tolist())
-    return tuple(row if np.isnan(row.p) else replace(row, p_adjusted=next(values)) for row in rows)
+def adjusted(rows: Sequence[Row], primary: Callable[[Row], bool] = lambda _: False) -> tuple[Row, ...]:
+    """The rows with their p-values adjusted; an undefined one is no member of a family.
+
+    The primary tests, those of the paper's claims, are a family of their own for each run, judged by Holm: other runs
+    and tasks never change them. All others are exploratory, one family, by Benjamini and Hochberg.
+
+    Args:
+        rows: Of one table.
+        primary: Which of them are primary tests.
+    """
+    families: dict[str | None, list[int]] = {}
+    for place, row in enumerate(rows):
+        if not np.isnan(row.p):
+            families.setdefault(row.run if primary(row) else None, []).append(place)
+    found = list(rows)
+    for run, places in families.items():
+        method = benjamini_hochberg if run is None else holm
+        for place, p in zip(places, method([rows[place].p for place in places]).tolist(), strict=True):
+            found[place] = replace(rows[place], p_adjusted=p)
+    return tuple(found)
 
 
 def interval_of(values: Floats, draws: Floats) -> Interval:

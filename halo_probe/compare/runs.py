@@ -5,6 +5,7 @@ samples have no `id`, `count`, `predicted` and `accuracy` are no counting tasks;
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,8 +29,8 @@ ATTENTION_KEYS = (
     "self_consistency",
 )
 """What may go with being right, of `docs/metrics.md`."""
-NULL_KEYS = ("halo_index_ns", "hull_contrast_ns")
-"""The spatial metrics of the Halo rule, after sink removal; their z-scores are the columns with `_z` of the scores."""
+CONTRASTS = ("ring_contrast_ns", "halo_index_ns", "hull_contrast_ns")
+"""The spatial metrics of the Halo rule, after sink removal; their z-scores against the null have `_z` behind them."""
 
 _RESULTS = "_results.json"
 _SYSTEM = "system_instruction"
@@ -54,6 +55,8 @@ _SHOWN = 40
 class TaskRun:
     """One task of one run: n documents in the order of the samples."""
 
+    name: str
+    """Of the task."""
     ids: tuple[str, ...]
     counts: NDArray[np.int64]
     """True counts, (n,)."""
@@ -73,8 +76,10 @@ class TaskRun:
     """Those of `RELIANCE_KEYS` that any document has a value of, each (n,), NaN where one has none."""
     reliance_status: Mapping[str, int]
     """Number of documents whose reliance is `measured`, or not because digits are `merged`; empty if unrecorded."""
-    null_scores: Mapping[str, Floats]
-    """z-scores of `NULL_KEYS` at the first digit and the last layer scored, each (n,); empty without spatial scores."""
+    contrasts: Mapping[str, Floats]
+    """`CONTRASTS` and their z-scores at the first digit and the last layer scored, each (n,); empty without scores."""
+    documents: int
+    """Documents of the task's data, evaluated or not."""
     fields: Mapping[str, Any]
     """What the numbers depend on besides the model, by name; None where the run does not say."""
     samples: tuple[Mapping[str, Any], ...]
@@ -170,9 +175,11 @@ def read_run(path: Path) -> Run:
         grid=_first_grid(folder / "halo"),
         tasks={
             task: _task_run(
+                task,
                 rows,
                 fields=_fields(results, signature, task, rows),
                 scores=scores.get(task, {}),
+                documents=int(results["n-samples"].get(task, {}).get("original") or len(rows)),
                 path=_samples_file(file, task),
             )
             for task, rows in samples.items()
@@ -293,15 +300,25 @@ def _fields(
     }
 
 
-def _task_run(
-    rows: Sequence[Mapping[str, Any]], *, fields: Mapping[str, Any], scores: Mapping[Any, Any], path: Path
+def _task_run(  # noqa: PLR0913 - all that there is of a task
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    fields: Mapping[str, Any],
+    scores: Mapping[str, Mapping[tuple[int, int], float]],
+    documents: int,
+    path: Path,
 ) -> TaskRun:
+    ids = tuple(row["id"] for row in rows)
+    if twice := next((one for one, number in Counter(ids).items() if number > 1), None):
+        raise UsageError(f"{path}: holds the document {twice} more than once, and each counts once; evaluate again.")
     probed = [_recorded(row, path) for row in rows]
     statuses = [halo["digit_status"] for halo in probed if "digit_status" in halo]
     first_steps = [(halo.get("digit_steps") or [None])[0] for halo in probed]
     reliance = [halo["reliance"] for halo in probed if "reliance" in halo]
     return TaskRun(
-        ids=tuple(row["id"] for row in rows),
+        name=name,
+        ids=ids,
         counts=np.array([row["count"] for row in rows], dtype=np.int64),
         predicted=document_values([row["predicted"] for row in rows]),
         correct=np.array([row["accuracy"] for row in rows]) == 1,
@@ -311,12 +328,13 @@ def _task_run(
         true_digits=tuple(halo.get("true_digits") or "" for halo in probed),
         reliance=_values(rows, RELIANCE_KEYS, path),
         reliance_status={status: reliance.count(status) for status in dict.fromkeys(reliance)},
-        null_scores={
+        contrasts={
             key: document_values(
-                [scores[key].get((row["doc_id"], step)) for row, step in zip(rows, first_steps, strict=True)]
+                [found.get((row["doc_id"], step)) for row, step in zip(rows, first_steps, strict=True)]
             )
-            for key in (NULL_KEYS if scores else ())
+            for key, found in scores.items()
         },
+        documents=documents,
         fields=fields,
         samples=tuple(rows),
     )
@@ -345,23 +363,29 @@ def _values(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) 
 
 
 def _probabilities(probed: Sequence[Mapping[str, Any]], path: Path) -> Floats | None:
-    found = [halo.get("digit_probabilities") or [] for halo in probed]
-    lengths = {tuple(len(_require(digit, list, path, "digit_probabilities")) for digit in digits) for digits in found}
+    """Those of each document, NaN where one has none; None where none has, or they are of different lengths."""
+    found = [_require(halo.get("digit_probabilities") or [], list, path, "digit_probabilities") for halo in probed]
+    shapes = {tuple(len(_require(one, list, path, "digit_probabilities")) for one in digits) for digits in found}
+    shapes -= {()}
+    if len(shapes) != 1:
+        return None
+    (shape,) = shapes
+    missing = [[np.nan] * length for length in shape]
     try:
-        return np.array(found, dtype=np.float64) if len(lengths) == 1 and found[0] else None
+        return np.array([digits or missing for digits in found], dtype=np.float64)
     except (TypeError, ValueError):
         raise _damaged(path, "digit_probabilities are no numbers") from None
 
 
 def _read_scores(folder: Path, signature: Mapping[str, Any]) -> dict[str, dict[str, dict[tuple[int, int], float]]]:
-    """The z-scores by task, key, and document and step, at the last layer scored; none of a run without the probe."""
+    """`CONTRASTS` and their z-scores by task, key, and document and step, at the last layer; none without the probe."""
     path = folder / SCORES
     if not path.exists() or not signature:
         return {}
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = [f"{key}_z" for key in NULL_KEYS]
+    columns = [name for key in CONTRASTS for name in (key, f"{key}_z")]
     wanted = ["task", "doc_id", "repeat", "call", "step", "layer", *columns]
     try:
         # The samples hold the first reply of a document.
@@ -381,9 +405,9 @@ def _read_scores(folder: Path, signature: Mapping[str, Any]) -> dict[str, dict[s
     scores: dict[str, dict[str, dict[tuple[int, int], float]]] = {}
     for row in rows:
         if row["layer"] == last:
-            task = scores.setdefault(row["task"], {key: {} for key in NULL_KEYS})
-            for key, column in zip(NULL_KEYS, columns, strict=True):
-                task[key][row["doc_id"], row["step"]] = row[column]
+            task = scores.setdefault(row["task"], {column: {} for column in columns})
+            for column in columns:
+                task[column][row["doc_id"], row["step"]] = row[column]
     return scores
 
 

@@ -28,7 +28,7 @@ _SECTIONS = {
         "Runs in pairs",
         (
             "Second minus first, on the documents that both answered: exact McNemar for accuracy, the widened t test "
-            "for mbe and mae; Holm over this table."
+            "for mbe and mae. Exploratory: Benjamini-Hochberg over this table."
         ),
     ),
     "replies": (
@@ -54,10 +54,11 @@ _SECTIONS = {
     "reliance": (
         "Visual reliance",
         (
-            "For each digit, the true ones before it given: U, the share of what it can say about the count that it "
-            "says (about 0 where the image does not matter); vr and vrd, how far its distribution moves when the image "
-            "is blank or its keys are knocked out at that step (Jensen-Shannon, bits, 0 to 1); dlogp, what the image "
-            "adds to the log-probability of the true digit (nats). 95 % intervals over documents."
+            "For each digit, the true ones before it given: T, how far two images with the same digit agree on it "
+            "(1 a perfect reader, about 0 where the image does not matter), which decides; three estimates of U, the "
+            "share of what it can say that comes from the image, which describe; vr and vrd, how far its distribution "
+            "moves when the image is blank or its keys are knocked out at that step (Jensen-Shannon, bits, 0 to 1); "
+            "dlogp, what the image adds to the log-probability of the true digit (nats). 95 % intervals over documents."
         ),
     ),
     "masks": (
@@ -72,8 +73,9 @@ _SECTIONS = {
         "From digit 1 to digit 2",
         (
             "Second minus first: mean with bootstrap interval, Hodges-Lehmann shift, rank-biserial r, Wilcoxon "
-            "signed-rank p; Holm over this table. In 10..16 the first digit is always 1, so a change there is "
-            "confounded with what a digit can say."
+            "signed-rank p. Primary are sparsity and entropy of halo_count: Holm over the two of each run, whatever "
+            "else is compared; the others are exploratory: Benjamini-Hochberg. In 10..16 the first digit is always 1, "
+            "so a change there is confounded with what a digit can say."
         ),
     ),
     "contrasts": (

@@ -5,8 +5,9 @@ where it is missing or too little. A rule is supported when all its demands are 
 else not decided. Each demand of a model's rule is judged two-sided at the level .05 / (number of demands), so that a
 wrong verdict of either kind has a chance of at most .05 whatever the number of demands, as far as the bootstrap keeps
 its level. It does not where documents are few, for its intervals are then too narrow, that of one has no width: below
-`LEAST_DOCUMENTS` with a value a demand is open. A cell of the Halo has to show both of its metrics, each judged at .05;
-there is no adjustment for the number of families and layouts.
+`LEAST_DOCUMENTS` with a value, or `LEAST_SHARE` of the documents of the task, a demand is open. A cell of the Halo has
+to show all three of its contrasts, each as it is and as a z-score, each judged at .05; there is no adjustment for the
+number of families and layouts.
 
 Source: the measurement specification, section 11. It leaves open what "small errors" and "recovers" are and when a
 demand has failed: the constants here say so.
@@ -41,6 +42,14 @@ MAGNITUDE_SLOPE = 0.7
 """Noisy magnitude estimation: the slope of the predicted on the true count is at least this."""
 SMALL_ERROR = 0.10
 """Noisy magnitude estimation: the mean relative error |e| / N is at most this."""
+MAGNITUDE_ACCURACY = 0.9
+"""Noisy magnitude estimation: the accuracy is surely below this; who makes no errors estimates nothing."""
+LEAST_ANSWERED = 0.8
+"""Noisy magnitude estimation: at least this share of the documents is answered."""
+BOOST = {"name": "boost", "strength": 2.0, "steps": "d2", "layers": "all"}
+"""Language Takeover: the intervention of the run whose units are held against the plain ones."""
+CONTRASTS = ("ring_contrast", "halo_index", "hull_contrast")
+"""Halo: each is above 0 after sink removal, as it is and as a z-score against the null."""
 LEAST_GAIN = 0.05
 """A gain in units accuracy that is surely smaller than this is none."""
 LEAST_Z = 0.2
@@ -48,6 +57,8 @@ LEAST_Z = 0.2
 LEAST_LAYOUTS = LEAST_FAMILIES = 2
 LEAST_DOCUMENTS = LEAST_STRATUM
 """A demand on fewer documents with a value is open."""
+LEAST_SHARE = 0.8
+"""So is one on a smaller share of the documents of the task."""
 
 Outcome = Literal["met", "failed", "open"]
 Conclusion = Literal["supported", "refuted", "not decided"]
@@ -90,11 +101,13 @@ class WideReplies:
     """Of the units digit after the true tens digit, what {0..9, END, OTHER} got, (n, 12); None where not recorded."""
     draws: Floats
     """From `stratified_draws` of the counts, (draws, n)."""
+    documents: int
+    """Documents of the whole task, evaluated or not."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UnitsPair:
-    """Whether the units digit is right on the same documents, without and with a change."""
+    """Whether the units digit is right without and with a change, on the documents that both runs answered."""
 
     before: NDArray[np.bool_]
     """(n,)."""
@@ -102,26 +115,40 @@ class UnitsPair:
     """(n,)."""
     draws: Floats
     """From `stratified_draws` of the true counts, (draws, n)."""
+    documents: int
+    """Documents of the whole task, evaluated, answered or not."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Differences:
+    """How much more a measure changes in one task than in another, on the documents that have both values."""
+
+    values: Floats
+    """(n,)."""
+    documents: int
+    """Documents of the whole task."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HaloCell:
-    """z-scores against the null, after sink removal, of one run on one layout."""
+    """The contrasts of one run on one layout, after sink removal."""
 
     family: str
     layout: str
-    halo_index: Floats
-    """(n,), NaN where undefined."""
-    hull_contrast: Floats
-    """(n,), NaN where undefined."""
+    raw: Mapping[str, Floats]
+    """By `CONTRASTS`, each (n,), NaN where undefined."""
+    z: Mapping[str, Floats]
+    """The same as z-scores against the null."""
     draws: Floats
     """From `stratified_draws` of the true counts, (draws, n)."""
+    documents: int
+    """Documents of the whole task."""
 
 
 def language_takeover(
     subject: str,
     *,
-    decay_difference: Floats | None,
+    decay_difference: Differences | None,
     wide: WideReplies | None,
     reversed_units: UnitsPair | None,
     boosted_units: UnitsPair | None,
@@ -131,7 +158,7 @@ def language_takeover(
     Args:
         subject: The model.
         decay_difference: Decay of the sparsity from digit 1 to digit 2 when counting minus that when echoing, on the
-            same images, (n,); None where one of the two was not run.
+            same images; None where one of the two was not run, or they cannot be paired.
         wide: Replies to `halo_count_wide`.
         reversed_units: From `halo_count_wide` to `halo_count_rev`.
         boosted_units: From `halo_count_wide` to the same with the image keys boosted at the second digit.
@@ -166,16 +193,19 @@ def noisy_magnitude(subject: str, *, wide: WideReplies | None) -> Verdict:
         subject: The model.
         wide: Replies to `halo_count_wide`.
     """
-    level = 1 - LEVEL / 3
-    n, slope, error = 0, None, None
+    level = 1 - LEVEL / 5
+    n, slope, error, accuracy = 0, None, None, None
     needs = "the task halo_count_wide"
+    documents = 0
     if wide is not None:
         answered = ~np.isnan(wide.predicted)
-        n = int(answered.sum())
+        n, documents = int(answered.sum()), wide.documents
         needs = "" if n else "replies of halo_count_wide that give a count"
-        if n >= LEAST_DOCUMENTS:
+        if _enough(n, documents):
             relative = np.abs(wide.predicted - wide.counts) / wide.counts
             error = percentile_interval(drawn_means(relative, wide.draws), level=level)
+            right = int((wide.predicted == wide.counts).sum())
+            accuracy = wilson_interval(right, wide.counts.size, level=level)
             if np.unique(wide.counts[answered]).size > 1:
                 slope = percentile_interval(drawn_slopes(wide.counts, wide.predicted, wide.draws), level=level)
             else:
@@ -199,6 +229,14 @@ def noisy_magnitude(subject: str, *, wide: WideReplies | None) -> Verdict:
                 above=False,
                 needs=needs,
             ),
+            _bounded(
+                f"the accuracy is below {MAGNITUDE_ACCURACY:.2f}",
+                (n, accuracy),
+                MAGNITUDE_ACCURACY,
+                above=False,
+                needs=needs,
+            ),
+            _answered(n, documents, needs=needs),
         ),
     )
 
@@ -258,6 +296,24 @@ def _demand(text: str, outcome: Outcome, numbers: Mapping[str, float], *, needs:
     return Demand(text=text, outcome=outcome, numbers=numbers, needs=wanted if outcome == "open" else "")
 
 
+def _enough(n: int, documents: int) -> bool:
+    """Whether so many documents with a value decide anything about a task of so many."""
+    return n >= LEAST_DOCUMENTS and n >= LEAST_SHARE * documents
+
+
+def _answered(n: int, documents: int, *, needs: str) -> Demand:
+    text = f"at least {LEAST_ANSWERED:.0%} of the documents are answered"
+    if not documents:
+        return _demand(text, "open", {}, needs=needs)
+    silent = n < LEAST_ANSWERED * documents
+    return _demand(
+        text,
+        "open" if silent or n < LEAST_DOCUMENTS else "met",
+        {"n": n, "of": documents},
+        needs="replies of halo_count_wide that give a count" if silent else "",
+    )
+
+
 def _bounded(text: str, found: tuple[int, Interval | None], bound: float, *, above: bool, needs: str) -> Demand:
     """A demand on a value of n documents by its interval: met or failed where all of it is on one side of the bound."""
     n, interval = found
@@ -270,24 +326,26 @@ def _bounded(text: str, found: tuple[int, Interval | None], bound: float, *, abo
     return _demand(text, outcome, {"n": n, "low": low, "high": high})
 
 
-def _negative_difference(differences: Floats | None, *, level: float) -> Demand:
+def _negative_difference(differences: Differences | None, *, level: float) -> Demand:
     text = "the sparsity decays more from digit 1 to digit 2 when counting than when echoing"
-    if differences is None or not differences.size:
-        return _demand(text, "open", {}, needs="the tasks halo_count and halo_echo of a probed run")
-    test = signed_rank(differences)
+    if differences is None or not differences.values.size:
+        return _demand(text, "open", {}, needs="the tasks halo_count and halo_echo of a probed run, asked alike")
+    test = signed_rank(differences.values)
     outcome: Outcome = "open"
-    if test.n >= LEAST_DOCUMENTS and test.p < 1 - level:
+    if _enough(test.n, differences.documents) and test.p < 1 - level:
         outcome = "met" if test.w_plus < test.w_minus else "failed"
-    return _demand(text, outcome, {"pairs": test.n, "shift": test.shift, "r": test.r, "p": test.p})
+    numbers = {"pairs": test.n, "of": differences.documents, "shift": test.shift, "r": test.r, "p": test.p}
+    return _demand(text, outcome, numbers)
 
 
 def _units_use(wide: WideReplies | None, bound: float, *, above: bool, level: float) -> Demand:
     text = f"T_2 is {'at least' if above else 'below'} {bound:.2f} on two-digit counts"
     interval = None
-    n = 0 if wide is None or wide.units is None else wide.counts.size
-    if wide is not None and wide.units is not None and n >= LEAST_DOCUMENTS:
+    n = 0 if wide is None or wide.units is None else int((~np.isnan(wide.units).any(axis=1)).sum())
+    if wide is not None and wide.units is not None and _enough(n, wide.documents):
         written = [str(count) for count in wide.counts]
         interval = digit_agreement(wide.units, written, digit=2, level=level).interval
+        interval = None if np.isnan(interval).any() else interval
     needs = "" if n else "a run of halo_count_wide with reliance=true"
     return _bounded(text, (n, interval), bound, above=above, needs=needs)
 
@@ -302,23 +360,26 @@ def _gain(pair: UnitsPair | None, text: str, needs: str, *, level: float) -> Dem
     # Where hardly a document changes the bootstrap has no width; a gain varies at least as a rate without losses does.
     high = max(bootstrapped, wilson_interval(max(won - lost, 0), gains.size, level=level)[1])
     outcome: Outcome = "open"
-    if gains.size >= LEAST_DOCUMENTS and p < 1 - level and won > lost:
-        outcome = "met"
-    elif gains.size >= LEAST_DOCUMENTS and high < LEAST_GAIN:
-        outcome = "failed"
-    return _demand(text, outcome, {"n": gains.size, "gain": float(gains.mean()), "gain high": high, "p": p})
+    if _enough(gains.size, pair.documents):
+        if p < 1 - level and won > lost:
+            outcome = "met"
+        elif high < LEAST_GAIN:
+            outcome = "failed"
+    numbers = {"n": gains.size, "of": pair.documents, "gain": float(gains.mean()), "gain high": high, "p": p}
+    return _demand(text, outcome, numbers)
 
 
 def _halo_demand(cell: HaloCell) -> Demand:
-    text = f"both are above the null for {cell.family} in {cell.layout}"
+    text = f"all three are above 0, and above the null, for {cell.family} in {cell.layout}"
     numbers: dict[str, float] = {}
     outcomes: list[Outcome] = []
-    for name, z in (("halo_index z", cell.halo_index), ("hull_contrast z", cell.hull_contrast)):
-        numbers[f"{name} n"] = int((~np.isnan(z)).sum())
-        if numbers[f"{name} n"] < LEAST_DOCUMENTS:
-            outcomes.append("open")
-            continue
-        low, high = percentile_interval(drawn_means(z, cell.draws), level=1 - LEVEL)
-        numbers |= {f"{name} low": low, f"{name} high": high}
-        outcomes.append("met" if low > 0 else "failed" if high < LEAST_Z else "open")
+    for name in CONTRASTS:
+        for shown, values, least in ((name, cell.raw[name], 0.0), (f"{name} z", cell.z[name], LEAST_Z)):
+            numbers[f"{shown} n"] = int((~np.isnan(values)).sum())
+            if not _enough(int(numbers[f"{shown} n"]), cell.documents):
+                outcomes.append("open")
+                continue
+            low, high = percentile_interval(drawn_means(values, cell.draws), level=1 - LEVEL)
+            numbers |= {f"{shown} low": low, f"{shown} high": high}
+            outcomes.append("met" if low > 0 else "failed" if high <= least else "open")
     return _demand(text, _joint(outcomes), numbers)

@@ -18,7 +18,8 @@ _KEYS = {"sparsity_d1": "sparsity at digit 1", "vision_sparsity": "mean sparsity
 def draw_accuracy_against_sparsity(documents: pd.DataFrame, *, about: str) -> Drawing:
     """Accuracy by sparsity within documents of the same count, and over models with the warning that belongs to it.
 
-    Left: documents in fifths by how far their sparsity is from the mean of their true count. Right: a point per run.
+    Left: documents in fifths by how far their sparsity is from the mean of their true count. Right: a point per model,
+    over its runs without an intervention.
 
     Args:
         documents: The rows of one task of `Frames.documents`.
@@ -74,12 +75,12 @@ def _draw_within(panel: Axes, rows: pd.DataFrame, *, key: str, place: int, run: 
 
 
 def _draw_over(panel: Axes, present: pd.DataFrame, *, key: str) -> None:
-    means = present.groupby("run", sort=False)[[key, "correct"]].mean()
+    means = present.dropna(subset=["model"]).groupby("model", sort=False)[[key, "correct"]].mean()
     for place, (x, y) in enumerate(means.to_numpy(dtype=float)):
         panel.plot(x, y, marker="o", color=colour_of(place), linestyle="none")
     models = len(means)
     if models < LEAST_MODELS:
-        warning = f"{models} run{'s' if models > 1 else ''}: no correlation over models"
+        warning = f"{models} model{'s' if models != 1 else ''}: no correlation over models"
     else:
         found = model_scatter(means[key], means["correct"].astype(float))
         told = "r undefined" if np.isnan(found.r) else f"r {found.r:+.2f}"

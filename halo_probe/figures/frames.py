@@ -14,13 +14,14 @@ import pandas as pd
 
 from halo_probe.archive.scored import SCORES
 from halo_probe.compare.answer_tables import score_rows
+from halo_probe.compare.evidence import plain_runs
 from halo_probe.compare.runs import ATTENTION_KEYS, Run, read_runs
 from halo_probe.errors import UsageError
 from halo_probe.figures.style import plain_text
 from halo_probe.score.parts import SCORES_SCHEMA
 
 DOCUMENT_COLUMNS = (
-    *("run", "task", "version", "doc_id", "id", "count", "predicted", "correct"),
+    *("run", "model", "task", "version", "doc_id", "id", "count", "predicted", "correct"),
     *("digit_status", "d1_step", "d2_step", "layer", "layer_type", *ATTENTION_KEYS),
 )
 TOKEN_COLUMNS = (
@@ -37,7 +38,8 @@ class Frames:
     """A row per task and run, then two constants: the columns of `halo_probe.compare.answer_tables.ScoreRow`."""
     documents: pd.DataFrame
     """A row per document: `DOCUMENT_COLUMNS`. `d1_step` and `d2_step` are the steps of the digits of the reply, the
-    second one only where it is a token of its own; `layer` is the last one recorded, whose attention the keys hold."""
+    second one only where it is a token of its own; `layer` is the last one recorded, whose attention the keys hold.
+    `model` names the first plain run of the same model; null with an intervention, which tells nothing of models."""
     tokens: pd.DataFrame
     """A row per generated token of the first call, end-of-sequence left out: `TOKEN_COLUMNS`."""
     scores: pd.DataFrame
@@ -94,6 +96,8 @@ def _summary(runs: Sequence[Run], names: Sequence[str]) -> Iterator[dict[str, An
 
 
 def _documents(runs: Sequence[Run], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    named = {run.label: name for name, run in zip(names, runs, strict=True)}
+    models = {run.label: named[group[0].label] for group in plain_runs(runs) for run in group}
     for name, run in zip(names, runs, strict=True):
         for task, one in run.tasks.items():
             for place, sample in enumerate(one.samples):
@@ -102,6 +106,7 @@ def _documents(runs: Sequence[Run], names: Sequence[str]) -> Iterator[dict[str, 
                 last: dict[str, Any] = next(iter(halo.get("generations", ())), {})
                 yield {
                     "run": name,
+                    "model": models.get(run.label),
                     "task": task,
                     "version": one.fields["task version"],
                     "doc_id": sample["doc_id"],

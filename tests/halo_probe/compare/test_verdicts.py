@@ -7,8 +7,10 @@ import pytest
 from scipy import stats
 
 from halo_probe.compare.verdicts import (
+    CONTRASTS,
     LEAST_DOCUMENTS,
     LEVEL,
+    Differences,
     HaloCell,
     UnitsPair,
     WideReplies,
@@ -35,7 +37,9 @@ def perceive(rng, *, weber):
     log_weights = stats.norm.logpdf(candidates, seen[:, np.newaxis], weber * WIDE[:, np.newaxis])
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
     units = np.pad(weights / weights.sum(axis=1, keepdims=True), ((0, 0), (0, 2)))
-    return WideReplies(counts=WIDE, predicted=np.clip(np.rint(seen), 0, 99), units=units, draws=DRAWS)
+    return WideReplies(
+        counts=WIDE, predicted=np.clip(np.rint(seen), 0, 99), units=units, draws=DRAWS, documents=WIDE.size
+    )
 
 
 def take_over(rng):
@@ -43,7 +47,9 @@ def take_over(rng):
     priors = np.pad(np.random.default_rng(7).dirichlet(np.ones(10), size=10), ((0, 0), (0, 2)))
     units = np.array([rng.dirichlet(300 * prior + 1e-3) for prior in priors[WIDE // 10]])
     written = [rng.choice(12, p=prior) % 10 for prior in priors[WIDE // 10]]
-    return WideReplies(counts=WIDE, predicted=10 * (WIDE // 10) + written, units=units, draws=DRAWS)
+    return WideReplies(
+        counts=WIDE, predicted=10 * (WIDE // 10) + written, units=units, draws=DRAWS, documents=WIDE.size
+    )
 
 
 def right(rng, rate):
@@ -51,13 +57,17 @@ def right(rng, rate):
 
 
 def units_pair(before, after):
-    return UnitsPair(before=before, after=after, draws=DRAWS)
+    return UnitsPair(before=before, after=after, draws=DRAWS, documents=WIDE.size)
+
+
+def decayed(values):
+    return Differences(values=values, documents=values.size)
 
 
 def evidence(rng, wide, *, extra_decay, reversed_rate, boosted_rate):
     before = wide.predicted % 10 == wide.counts % 10
     return {
-        "decay_difference": extra_decay + 0.03 * rng.normal(size=PAPER),
+        "decay_difference": decayed(extra_decay + 0.03 * rng.normal(size=PAPER)),
         "wide": wide,
         "reversed_units": units_pair(before, right(rng, reversed_rate)),
         "boosted_units": units_pair(before, right(rng, boosted_rate)),
@@ -117,7 +127,7 @@ def test_one_demand_that_fails_refutes_whatever_is_missing():
 
 def test_too_few_documents_decide_nothing_and_the_verdict_asks_for_more():
     few = np.array([-0.02, -0.01, 0.005])
-    found = language_takeover("m", decay_difference=few, wide=None, reversed_units=None, boosted_units=None)
+    found = language_takeover("m", decay_difference=decayed(few), wide=None, reversed_units=None, boosted_units=None)
     assert found.conclusion == "not decided"
     assert found.needs[0].startswith("more documents to tell whether the sparsity decays more")
 
@@ -147,11 +157,16 @@ def partly_read(rng, share):
 
 def test_each_demand_of_a_takeover_is_met_without_cause_less_often_than_the_level():
     """All demands have to be met, so a takeover is wrongly supported no more often than any one of them is met."""
-    decays = outcomes(lambda rng: alone(0, decay_difference=rng.normal(size=PAPER)))
+    decays = outcomes(lambda rng: alone(0, decay_difference=decayed(rng.normal(size=PAPER))))
     assert decays["met"] <= LEVEL
     assert decays["failed"] <= LEVEL
     gains = outcomes(
-        lambda rng: alone(2, reversed_units=UnitsPair(before=right(rng, 0.3), after=right(rng, 0.3), draws=FEW_DRAWS))
+        lambda rng: alone(
+            2,
+            reversed_units=UnitsPair(
+                before=right(rng, 0.3), after=right(rng, 0.3), draws=FEW_DRAWS, documents=WIDE.size
+            ),
+        )
     )
     assert gains["met"] <= LEVEL
     use = outcomes(lambda rng: alone(1, wide=replace(perceive(rng, weber=0.1), units=partly_read(rng, 0.3))), 60)
@@ -160,7 +175,7 @@ def test_each_demand_of_a_takeover_is_met_without_cause_less_often_than_the_leve
 
 def test_a_gain_at_the_least_that_counts_is_denied_less_often_than_the_level():
     def judge(rng):
-        pair = UnitsPair(before=right(rng, 0.3), after=right(rng, 0.35), draws=FEW_DRAWS)
+        pair = UnitsPair(before=right(rng, 0.3), after=right(rng, 0.35), draws=FEW_DRAWS, documents=WIDE.size)
         return alone(3, boosted_units=pair)
 
     assert outcomes(judge)["failed"] <= LEVEL
@@ -169,7 +184,11 @@ def test_a_gain_at_the_least_that_counts_is_denied_less_often_than_the_level():
 def test_a_blind_model_is_never_a_noisy_magnitude():
     def judge(rng):
         blind = WideReplies(
-            counts=WIDE, predicted=rng.integers(10, 100, WIDE.size), units=partly_read(rng, 0), draws=FEW_DRAWS
+            counts=WIDE,
+            predicted=rng.integers(10, 100, WIDE.size),
+            units=partly_read(rng, 0),
+            draws=FEW_DRAWS,
+            documents=WIDE.size,
         )
         return noisy_magnitude("m", wide=blind).conclusion
 
@@ -184,12 +203,19 @@ def test_a_magnitude_at_the_bound_of_a_demand_passes_it_less_often_than_the_leve
         noise = rng.choice([-0.1, 0.1], WIDE.size) if index == 2 else 0.05 * rng.normal(size=WIDE.size)
         followed = WIDE if index == 2 else WIDE.mean() + 0.7 * (WIDE - WIDE.mean())
         error = noise * WIDE * (rng.exponential(size=WIDE.size) if index == 2 else 1)
-        wide = WideReplies(counts=WIDE, predicted=followed + error, units=None, draws=FEW_DRAWS)
+        wide = WideReplies(counts=WIDE, predicted=followed + error, units=None, draws=FEW_DRAWS, documents=WIDE.size)
         return noisy_magnitude("m", wide=wide).demands[index].outcome
 
     found = outcomes(judge)
     assert found["met"] <= LEVEL
     assert found["failed"] <= LEVEL
+
+
+def halo_cell(values, *, draws, **other):
+    """A cell whose contrasts are all these values, as they are and as z-scores, but for some of `raw` and `z`."""
+    same = dict.fromkeys(CONTRASTS, values)
+    raw, z = ({**same, **other.get(name, {})} for name in ("raw", "z"))
+    return HaloCell(family="a", layout="b", raw=raw, z=z, draws=draws, documents=values.size)
 
 
 def short(rng, n):
@@ -198,14 +224,18 @@ def short(rng, n):
     draws = stratified_draws(counts, draws=500)
     blind = np.pad(rng.dirichlet(np.ones(10)), (0, 2))
     for units, predicted in ((np.tile(blind, (n, 1)), rng.integers(10, 100, n)), (np.eye(12)[counts % 10], counts)):
-        wide = WideReplies(counts=counts, predicted=predicted.astype(float), units=units, draws=draws)
-        units_pair = UnitsPair(before=rng.random(n) < 0.02, after=rng.random(n) < 0.07, draws=draws)
+        wide = WideReplies(counts=counts, predicted=predicted.astype(float), units=units, draws=draws, documents=n)
+        units_pair = UnitsPair(before=rng.random(n) < 0.02, after=rng.random(n) < 0.07, draws=draws, documents=n)
         yield from language_takeover(
-            "m", decay_difference=rng.normal(size=n), wide=wide, reversed_units=units_pair, boosted_units=units_pair
+            "m",
+            decay_difference=decayed(rng.normal(size=n)),
+            wide=wide,
+            reversed_units=units_pair,
+            boosted_units=units_pair,
         ).demands
         yield from noisy_magnitude("m", wide=wide).demands
     for z in (np.ones(n), np.zeros(n), rng.normal(size=n)):
-        cell = HaloCell(family="a", layout="halo_count", halo_index=z, hull_contrast=z, draws=draws)
+        cell = halo_cell(z, draws=draws)
         yield from halo("all", [cell]).demands
 
 
@@ -220,7 +250,7 @@ def test_a_demand_on_few_documents_is_open_whatever_they_say(n):
 def test_the_documents_without_a_value_do_not_count():
     z = np.full(PAPER, np.nan)
     z[: LEAST_DOCUMENTS - 1] = 1
-    cell = HaloCell(family="a", layout="b", halo_index=z, hull_contrast=np.ones(PAPER), draws=np.ones((100, PAPER)))
+    cell = halo_cell(np.ones(PAPER), z={"halo_index": z}, draws=np.ones((100, PAPER)))
     (demand,) = halo("all", [cell]).demands
     assert demand.outcome == "open"
     assert (demand.numbers["halo_index z n"], demand.numbers["hull_contrast z n"]) == (LEAST_DOCUMENTS - 1, PAPER)
@@ -234,15 +264,18 @@ def test_the_least_number_of_documents_keeps_the_level():
 
     def slope(rng):
         predicted = 0.7 * counts + 0.05 * rng.normal(size=n) * counts
-        wide = WideReplies(counts=counts, predicted=predicted, units=None, draws=draws)
+        wide = WideReplies(counts=counts, predicted=predicted, units=None, draws=draws, documents=n)
         return noisy_magnitude("m", wide=wide).demands[1].outcome
 
     def gain(rng):
-        return alone(2, reversed_units=UnitsPair(before=rng.random(n) < 0.02, after=rng.random(n) < 0.07, draws=draws))
+        return alone(
+            2,
+            reversed_units=UnitsPair(before=rng.random(n) < 0.02, after=rng.random(n) < 0.07, draws=draws, documents=n),
+        )
 
     def cell(rng):
         z = rng.normal(size=n)
-        only = HaloCell(family="a", layout="b", halo_index=z, hull_contrast=z, draws=draws)
+        only = halo_cell(z, draws=draws)
         return halo("all", [only]).demands[0].outcome
 
     assert max(outcomes(slope).values()) <= LEVEL
@@ -252,11 +285,13 @@ def test_the_least_number_of_documents_keeps_the_level():
 
 def test_the_slope_needs_replies_to_two_counts():
     few = np.where(WIDE == 37, 30.0, np.nan)
-    wide = WideReplies(counts=WIDE, predicted=few, units=None, draws=DRAWS)
+    wide = WideReplies(counts=WIDE, predicted=few, units=None, draws=DRAWS, documents=WIDE.size)
     assert noisy_magnitude("m", wide=wide).demands[1].needs.startswith("more documents")
     same = np.full(LEAST_DOCUMENTS, 37)
-    wide = WideReplies(counts=same, predicted=same - 7.0, units=None, draws=stratified_draws(same, draws=100))
-    _, slope, error = noisy_magnitude("m", wide=wide).demands
+    wide = WideReplies(
+        counts=same, predicted=same - 7.0, units=None, draws=stratified_draws(same, draws=100), documents=same.size
+    )
+    _, slope, error, *_ = noisy_magnitude("m", wide=wide).demands
     assert (slope.outcome, slope.needs) == ("open", "replies of halo_count_wide to more than one true count")
     assert error.outcome == "failed"
 
@@ -291,18 +326,55 @@ def on_the_dots(layout):
     return 0.1 + layout.dot_shares * 50
 
 
+def distances(layout):
+    """Pixels from each cell to the nearest cell of a dot, and the field of Gaussians of 120 px around all dots."""
+    rows, columns = GRID
+    y, x = np.mgrid[:rows, :columns] + 0.5
+    centres = np.stack([x.ravel() * 1024 / columns, y.ravel() * 1024 / rows], axis=1)
+    apart = np.linalg.norm(centres[:, None] - centres[layout.center_cells][None], axis=2)
+    return apart.min(axis=1), np.exp(-(apart**2) / (2 * 120**2)).sum(axis=1)
+
+
+def registers(layout):
+    """A few cells of the blank background, others for every image."""
+    rng = np.random.default_rng(int(distances(layout)[0].sum()))
+    return 0.2 + 40.0 * (rng.random(GRID[0] * GRID[1]) < 0.02)
+
+
+FALSE_MAPS = {
+    "sink": sink,
+    "frame": frame,
+    "on_the_dots": on_the_dots,
+    "uniform": lambda _: np.ones(GRID[0] * GRID[1]),
+    "uniform but for the dots": lambda layout: np.where(distances(layout)[0] < 32, 0.3, 1.0),
+    "avoids the dots": lambda layout: np.exp(-1.5 * distances(layout)[1]),
+    "avoids the dots weakly": lambda layout: np.exp(-distances(layout)[1]),
+    "dips at the dots": lambda layout: 1 - 0.95 * np.exp(-(distances(layout)[0] ** 2) / (2 * 120**2)),
+    "falls off from the dots": lambda layout: np.exp(-(distances(layout)[0] ** 2) / (2 * 90**2)) + 0.02,
+    "grows away from the dots": lambda layout: 0.1 + distances(layout)[0] / 300,
+    "registers": registers,
+    "centre": lambda layout: 0.05 + frame(layout).max() - frame(layout),
+    "reading order": lambda _: np.linspace(2, 0.2, GRID[0] * GRID[1]),
+    "one row": lambda _: 0.1 + 3.0 * (np.arange(GRID[0] * GRID[1]) // GRID[1] == 7),
+    "hull band alone": lambda layout: 0.2 + 2 * layout.band / (1024 / 16) ** 2,
+    "one dot alone": lambda layout: 0.1 + 50.0 * (np.arange(GRID[0] * GRID[1]) == int(distances(layout)[0].argmin())),
+}
+"""Maps of models that have no halo: that which the former rule called one first, then others that it was not made on."""
+
+
 MAPS = {"ring": ring, "sink": sink, "frame": frame, "on_the_dots": on_the_dots}
-KEYS = ("halo_index_ns", "hull_contrast_ns")
+KEYS = tuple(f"{name}_ns" for name in CONTRASTS)
 
 
-def z_scores(maps, layouts):
-    """Each map on its own dots against those of all other images, as `compare_with_null` does it one by one."""
-    found = {}
-    for key, values in score_pairs(maps, layouts, keys=KEYS).items():
-        own = np.diag(values)
+def contrasts_of(maps, layouts):
+    """Each map on its own dots, as it is and against those of all other images, as `compare_with_null` does one by one."""
+    raw, z = {}, {}
+    for name, (_, values) in zip(CONTRASTS, score_pairs(maps, layouts, keys=KEYS).items(), strict=True):
+        raw[name] = np.diag(values)
         others = np.where(np.eye(len(layouts), dtype=bool), np.nan, values)
-        found[key] = (own - np.nanmean(others, axis=1)) / np.nanstd(others, axis=1, ddof=1)
-    return found
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z[name] = (raw[name] - np.nanmean(others, axis=1)) / np.nanstd(others, axis=1, ddof=1)
+    return raw, z
 
 
 @pytest.fixture(scope="module")
@@ -317,22 +389,91 @@ def cells(rng, layouts, draw, families=("a", "b")):
     for family in families:
         for name, dots in layouts.items():
             maps = np.array([draw(layout) for layout in dots]) * rng.lognormal(0, 0.5, size=(len(dots), 256))
-            z = z_scores(maps, dots)
+            raw, z = contrasts_of(maps, dots)
             yield HaloCell(
                 family=family,
                 layout=name,
-                halo_index=z["halo_index_ns"],
-                hull_contrast=z["hull_contrast_ns"],
+                raw=raw,
+                z=z,
                 draws=stratified_draws(np.full(len(dots), 12), draws=1000),
+                documents=len(dots),
             )
 
 
 def test_the_z_scores_of_this_file_are_those_of_the_package(layouts):
     own, *others = layouts["halo_count"][:40]
     maps = np.array([ring(layout) for layout in (own, *others)])
-    mine = z_scores(maps, [own, *others])
-    for key in KEYS:
-        assert mine[key][0] == pytest.approx(compare_with_null(maps[0], own, others)[key].z)
+    _, mine = contrasts_of(maps, [own, *others])
+    for name in CONTRASTS:
+        assert mine[name][0] == pytest.approx(compare_with_null(maps[0], own, others)[f"{name}_ns"].z)
+
+
+@pytest.mark.parametrize("name", FALSE_MAPS)
+def test_no_map_without_a_halo_is_called_one(name, layouts):
+    for seed in range(3):
+        found = halo("all", tuple(cells(np.random.default_rng(seed), layouts, FALSE_MAPS[name])))
+        assert found.conclusion != "supported", found.demands
+
+
+@pytest.mark.parametrize("strength", [0.5, 1, 4])
+def test_a_ring_along_the_hull_is_a_halo_however_strong(strength, layouts):
+    def draw(layout):
+        return 0.3 + strength * (2 * layout.around + 2 * layout.band / (1024 / 16) ** 2)
+
+    assert halo("all", tuple(cells(np.random.default_rng(3), layouts, draw))).conclusion == "supported"
+
+
+def test_evidence_on_a_part_of_the_documents_decides_nothing():
+    """25 of 256, and 79 of 100: each demand is open, whatever they say."""
+    for n, documents in ((25, 256), (79, 100)):
+        rng = np.random.default_rng(n)
+        counts = rng.choice(WIDE, n, replace=False)
+        draws = stratified_draws(counts, draws=500)
+        wide = WideReplies(
+            counts=counts,
+            predicted=counts.astype(float),
+            units=np.eye(12)[counts % 10],
+            draws=draws,
+            documents=documents,
+        )
+        pair = UnitsPair(before=np.zeros(n, bool), after=np.ones(n, bool), draws=draws, documents=documents)
+        verdict = language_takeover(
+            "m",
+            decay_difference=Differences(values=-np.ones(n), documents=documents),
+            wide=wide,
+            reversed_units=pair,
+            boosted_units=pair,
+        )
+        assert {demand.outcome for demand in verdict.demands} == {"open"}
+        assert {demand.outcome for demand in noisy_magnitude("m", wide=wide).demands} == {"open"}
+        cell = replace(halo_cell(np.ones(n), draws=draws), documents=documents)
+        assert halo("all", [cell]).demands[0].outcome == "open"
+
+
+def test_a_perfect_counter_is_no_noisy_magnitude():
+    wide = WideReplies(
+        counts=WIDE, predicted=WIDE.astype(float), units=np.eye(12)[WIDE % 10], draws=DRAWS, documents=WIDE.size
+    )
+    found = noisy_magnitude("m", wide=wide)
+    assert found.conclusion == "refuted"
+    assert [demand.outcome for demand in found.demands] == ["met", "met", "met", "failed", "met"]
+
+
+def test_a_noisy_counter_that_is_often_silent_is_not_decided():
+    rng = np.random.default_rng(6)
+    wide = perceive(rng, weber=0.015)
+    silent = replace(wide, predicted=np.where(rng.random(WIDE.size) < 0.3, np.nan, wide.predicted))
+    found = noisy_magnitude("m", wide=silent)
+    assert found.conclusion == "not decided"
+    assert "replies of halo_count_wide that give a count" in found.needs
+
+
+def test_one_document_without_digit_probabilities_does_not_undo_the_others():
+    wide = perceive(np.random.default_rng(0), weber=0.015)
+    units = wide.units.copy()
+    units[7] = np.nan
+    use = noisy_magnitude("m", wide=replace(wide, units=units)).demands[0]
+    assert (use.outcome, use.numbers["n"]) == ("met", WIDE.size - 1)
 
 
 @pytest.mark.parametrize(
@@ -380,5 +521,5 @@ def test_a_map_that_ignores_the_dots_shows_a_halo_less_often_than_the_level(layo
 
 def test_a_cell_without_a_defined_value_is_open(layouts):
     (cell, *_) = cells(np.random.default_rng(12), {"halo_count": layouts["halo_count"][:40]}, ring)
-    blind = replace(cell, hull_contrast=np.full(40, np.nan))
+    blind = replace(cell, raw={**cell.raw, "hull_contrast": np.full(40, np.nan)})
     assert halo("all", (blind,)).demands[0].outcome == "open"
