@@ -238,13 +238,6 @@ def mask_rows(
         yield MaskRow(task=task, run=run, where=where, plain=whole, **{name: found.get(name, np.nan) for name in MASKS})
 
 
-def accuracy_p(a: TaskRun, b: TaskRun) -> float:
-    """Exact McNemar p-value that two runs are right equally often, on the documents of both."""
-    mine, theirs = shared(a, b)
-    right_a, right_b = a.correct[mine], b.correct[theirs]
-    return mcnemar(int((right_a & ~right_b).sum()), int((~right_a & right_b).sum()))
-
-
 def _counts(predicted: Floats) -> list[int | None]:
     return [None if np.isnan(value) else int(value) for value in predicted]
 

@@ -261,7 +261,7 @@ def test_most_of_a_large_dot_is_in_its_own_cells_on_every_grid(side):
     layout = lay_out(centers, radius=64, image=(1024, 1024), grid=(side, side))
     own = np.where(layout.dot_cells, layout.dot_areas, 0).sum(axis=1) / 12853
     assert 0.935 < own.mean() < 0.97
-    assert own.min() > 0.88
+    assert own.min() > 0.85
 
 
 BAD = {
