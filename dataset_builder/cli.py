@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--radius", type=int, metavar="PX", help="radius of a dot (10)")
     new.add_argument("--gap", type=int, metavar="PX", help="least distance between the edges of two dots (20)")
     new.add_argument("--size", type=int, metavar="PX", help="side of the image (1024)")
-    new.add_argument("--layout", choices=["uniform", "annulus", "center", "grid"], help="spread of the dots (uniform)")
+    new.add_argument(
+        "--layout", choices=["uniform", "inset", "annulus", "center", "grid"], help="spread of the dots (uniform)"
+    )
     new.add_argument("--balanced", action="store_true", default=None, help="every count equally often")
     build.set_defaults(run=_build)
 
