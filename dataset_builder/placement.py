@@ -26,8 +26,9 @@ class Space:
         size: Side of the square image in pixels.
         radius: Radius of a dot in pixels; centres lie in [radius, size - 1 - radius].
         gap: Least distance between the edges of two dots in pixels: centres are >= 2 radius + gap apart.
-        layout: `uniform` on the image; `inset` at least 40 px from its edges; `annulus` .30 to .45 of the side from its middle; `center` up to .25 of the side
-            from it; `grid` 7 x 7 places an eighth of the side apart, from a random origin.
+        layout: `uniform` on the image; `inset` at least 40 px from its edges; `annulus` .30 to .45 of the side from its
+            middle; `center` up to .25 of the side from it; `grid` 7 x 7 places an eighth of the side apart, from a
+            random origin.
     """
 
     size: int

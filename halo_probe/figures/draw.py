@@ -178,8 +178,8 @@ def _change(subject: _Subject) -> Drawing:
             conditions[_condition(run)] = (run, subject.task)
     if len(conditions) == 1:
         raise NothingToDrawError(
-            f"no second run of {name} is enhanced; evaluate with an intervention, or {_BASE} and halo_enhance_outline or another, "
-            f"and draw with --task {_BASE}"
+            f"no second run of {name} is enhanced; evaluate with an intervention, or {_BASE} and "
+            f"halo_enhance_outline or another, and draw with --task {_BASE}"
         )
     shown: dict[str, tuple[Picture, list[StoredMap]]] = {}
     unseen = list(conditions)[MOST_CONDITIONS:]
