@@ -5,12 +5,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dataset_builder import publish
 from dataset_builder.build import SHARD_ROWS, build_set
 from dataset_builder.errors import DatasetError, DatasetUsageError
 from dataset_builder.golden import CONTENT_SHA256
+from dataset_builder.placement import Layout
 from dataset_builder.sets import SETS, SetSpec
 from dataset_builder.verify import verify
 from dataset_builder.version import GENERATOR_VERSION
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--radius", type=int, metavar="PX", help="radius of a dot (10)")
     new.add_argument("--gap", type=int, metavar="PX", help="least distance between the edges of two dots (20)")
     new.add_argument("--size", type=int, metavar="PX", help="side of the image (1024)")
-    new.add_argument("--layout", choices=["uniform", "annulus", "center", "grid"], help="spread of the dots (uniform)")
+    new.add_argument("--layout", choices=get_args(Layout), help="spread of the dots (uniform)")
     new.add_argument("--balanced", action="store_true", default=None, help="every count equally often")
     build.set_defaults(run=_build)
 

@@ -7,10 +7,11 @@ from typing import Literal
 from dataset_builder.errors import PlacementError
 from dataset_builder.stream import below, shuffled
 
-Layout = Literal["uniform", "annulus", "center", "grid"]
+Layout = Literal["uniform", "inset", "annulus", "center", "grid"]
 Centers = tuple[tuple[int, int], ...]
 
 _GRID_SIDE, _GRID_PITCH = 7, 8
+_INSET = 40
 _TRIES = 50_000
 
 ATTEMPTS = 16
@@ -25,8 +26,9 @@ class Space:
         size: Side of the square image in pixels.
         radius: Radius of a dot in pixels; centres lie in [radius, size - 1 - radius].
         gap: Least distance between the edges of two dots in pixels: centres are >= 2 radius + gap apart.
-        layout: `uniform` on the image; `annulus` .30 to .45 of the side from its middle; `center` up to .25 of the side
-            from it; `grid` 7 x 7 places an eighth of the side apart, from a random origin.
+        layout: `uniform` on the image; `inset` at least 40 px from its edges; `annulus` .30 to .45 of the side from its
+            middle; `center` up to .25 of the side from it; `grid` 7 x 7 places an eighth of the side apart, from a
+            random origin.
     """
 
     size: int
@@ -125,6 +127,8 @@ def _in_region(space: Space, *, x: int, y: int) -> bool:
     """Whether a centre is in the region of the layout, in integers: twice its distance to the middle, squared."""
     if space.layout == "uniform":
         return True
+    if space.layout == "inset":
+        return min(x, y) >= _INSET and max(x, y) < space.size - _INSET
     nearest, farthest = (60, 90) if space.layout == "annulus" else (0, 50)
     squared = (2 * x - space.size + 1) ** 2 + (2 * y - space.size + 1) ** 2
     return (space.size * nearest) ** 2 <= 100**2 * squared <= (space.size * farthest) ** 2

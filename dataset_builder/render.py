@@ -49,8 +49,6 @@ def render(spec: SetSpec, sample: Sample) -> Pixels:
         canvas[:, lines] = _GRID_LEVEL
     for place, (center, level) in enumerate(zip(sample.centers, sample.intensities, strict=True)):
         mask = disc(spec.radius)
-        if spec.layout_of is not None:
-            mask = mask & _nearest_to(sample.centers, place, radius=spec.radius, gap=spec.gap)
         rows, columns, visible = _visible(mask, center, size=spec.size)
         is_red = spec.kind == "relation" and place == 1
         canvas[rows, columns][visible] = (_RED, level, level) if is_red else level
@@ -90,24 +88,6 @@ def _read_only(mask: Mask) -> Mask:
     view = mask.view()
     view.flags.writeable = False
     return view
-
-
-def _nearest_to(centers: tuple[tuple[int, int], ...], place: int, *, radius: int, gap: int) -> Mask:
-    """The pixels around one centre that stay half a gap clear of the line halfway to any other centre.
-
-    A pixel is (b - a) / (2 d) away from that line, with a and b its squared distances to this centre and the other, and
-    d the distance of the two; comparing squares keeps it in integers.
-    """
-    x, y = centers[place]
-    offset = np.arange(-radius, radius + 1, dtype=np.int64)
-    own = _squared_distances(radius)
-    mask = np.ones(own.shape, np.bool_)
-    for other, (u, v) in enumerate(centers):
-        apart = (u - x) ** 2 + (v - y) ** 2
-        if other != place and apart < (2 * radius + gap) ** 2:
-            lead = (offset[:, np.newaxis] - (v - y)) ** 2 + (offset - (u - x)) ** 2 - own
-            mask &= (lead >= 0) & (lead**2 >= gap**2 * apart)
-    return mask
 
 
 def _visible(mask: Mask, center: tuple[int, int], *, size: int) -> tuple[slice, slice, Mask]:

@@ -46,9 +46,8 @@ class SetSpec:
         radius: Radius of a drawn dot in pixels: a pixel is dark iff its distance to the centre is ≤ radius.
         gap: Least distance between the edges of two drawn dots in pixels.
         layout: How the centres are spread, see `placement.place_dots`.
-        layout_of: The name of the set whose centres, counts and intensities this one draws again, row by row. Dots of
-            a greater radius than that set's are cut along the line halfway between two of them, to keep the gap, and
-            by the edge of the image.
+        layout_of: The name of the set whose centres, counts and intensities this one draws again, row by row. That
+            set's margin and gaps are wide enough for the dots of this one.
         background: `white` (255); `black` (0), where intensities are mirrored; `noise` of mean 232 and deviation 8.
         marks: What is drawn besides the dots: a ring or four ticks around each, or a grid that is the same everywhere.
     """
@@ -141,10 +140,12 @@ def _check_types(values: Mapping[str, object]) -> None:
 
 
 def _enhanced(name: str, **changes: Any) -> SetSpec:
-    return replace(_PAPER, name=f"halo_enhance_{name}", layout_of=_PAPER.name, **changes)
+    return replace(_BASE, **{"name": f"halo_enhance_{name}", "layout_of": _BASE.name, **changes})
 
 
 _PAPER = SetSpec(name="halo_count")
+# So far apart and from the edges that dots of radius 32 are whole too.
+_BASE = SetSpec(name="halo_enhance_base", layout="inset", gap=60)
 
 _ALL = (
     _PAPER,
@@ -157,9 +158,10 @@ _ALL = (
     SetSpec(name="halo_layout_annulus", layout="annulus"),
     SetSpec(name="halo_layout_center", layout="center"),
     SetSpec(name="halo_layout_grid", layout="grid"),
+    _BASE,
     _enhanced("outline", marks="outline"),
-    _enhanced("r20", radius=20, gap=4),
-    _enhanced("r32", radius=32, gap=4),
+    _enhanced("r20", radius=20, gap=40),
+    _enhanced("r32", radius=32, gap=16),
     _enhanced("grid", marks="grid"),
     _enhanced("crosshair", marks="crosshair"),
     _enhanced("invert", background="black"),

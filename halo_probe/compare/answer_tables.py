@@ -48,6 +48,8 @@ class ScoreRow:
     mbe_interval: Interval
     mbe_bounds: Interval
     """`mbe_lo` and `mbe_hi`."""
+    mbe_clip: float
+    """With each error within ± the true count: rare huge errors do not decide it."""
     mae: float
     mae_interval: Interval
     slope: float
@@ -134,6 +136,7 @@ def score_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[ScoreRow]:
             mbe=_value(counting.mbe(true, predicted)),
             mbe_interval=error_interval(e),
             mbe_bounds=(counting.mbe_lo(true, predicted), counting.mbe_hi(true, predicted)),
+            mbe_clip=_value(counting.mbe_clip(true, predicted)),
             mae=_value(counting.mae(true, predicted)),
             mae_interval=error_interval(np.abs(e)),
             slope=np.nan if slope is None else slope.slope,
@@ -152,6 +155,7 @@ def score_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[ScoreRow]:
             mbe=constant.mbe,
             mbe_interval=UNDEFINED,
             mbe_bounds=(constant.mbe, constant.mbe),
+            mbe_clip=_value(counting.mbe_clip(true, [answer] * len(true))),
             mae=constant.mae,
             mae_interval=UNDEFINED,
             slope=0.0,
@@ -236,13 +240,6 @@ def mask_rows(
     for (task, where), found in accuracies.items():
         whole = float(plain[task].correct.mean()) if task in plain else np.nan
         yield MaskRow(task=task, run=run, where=where, plain=whole, **{name: found.get(name, np.nan) for name in MASKS})
-
-
-def accuracy_p(a: TaskRun, b: TaskRun) -> float:
-    """Exact McNemar p-value that two runs are right equally often, on the documents of both."""
-    mine, theirs = shared(a, b)
-    right_a, right_b = a.correct[mine], b.correct[theirs]
-    return mcnemar(int((right_a & ~right_b).sum()), int((~right_a & right_b).sum()))
 
 
 def _counts(predicted: Floats) -> list[int | None]:

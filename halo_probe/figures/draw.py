@@ -23,6 +23,8 @@ from halo_probe.figures.maps import Picture, StoredMap, read_dots, read_maps, re
 from halo_probe.figures.style import Drawing, plain_text, save
 
 _ENHANCED = "halo_enhance_"
+# The layouts of the enhanced sets, with nothing added.
+_BASE = "halo_enhance_base"
 _LONGEST = 120  # characters of what was done to a run
 
 
@@ -170,13 +172,14 @@ def _change(subject: _Subject) -> Drawing:
         if run.model != plain.model:
             continue
         if run.intervention is None:
-            enhanced = [task for task in run.tasks if task.startswith(_ENHANCED) and subject.task == COUNT]
-            conditions |= {task.removeprefix(_ENHANCED): (run, task) for task in enhanced}
+            enhanced = [task for task in run.tasks if task.startswith(_ENHANCED) and subject.task == _BASE]
+            conditions |= {task.removeprefix(_ENHANCED): (run, task) for task in enhanced if task != _BASE}
         elif subject.task in run.tasks and run is not plain:
             conditions[_condition(run)] = (run, subject.task)
     if len(conditions) == 1:
         raise NothingToDrawError(
-            f"no second run of {name} is enhanced; evaluate halo_enhance_outline or another, or with an intervention"
+            f"no second run of {name} is enhanced; evaluate with an intervention, or {_BASE} and "
+            f"halo_enhance_outline or another, and draw with --task {_BASE}"
         )
     shown: dict[str, tuple[Picture, list[StoredMap]]] = {}
     unseen = list(conditions)[MOST_CONDITIONS:]

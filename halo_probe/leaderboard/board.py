@@ -1,4 +1,4 @@
-"""Runs of many models on one task, ranked by accuracy, with ties where a test does not tell them apart.
+"""Runs of many models on one task, ranked by accuracy, no finer than a test tells them apart.
 
 Never ranked by attention. Runs that are not comparable stand in tables of their own, with the reason.
 
@@ -7,24 +7,22 @@ Source: the measurement specification, section 10.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from math import prod
 from pathlib import Path, PurePath
 
 import numpy as np
 
-from halo_probe.compare.answer_tables import accuracy_p, score_rows
+from halo_probe.compare.answer_tables import score_rows
 from halo_probe.compare.attention_tables import contrast_rows, reliance_rows
 from halo_probe.compare.comparability import find_differences
-from halo_probe.compare.documents import UNDEFINED
+from halo_probe.compare.documents import UNDEFINED, shared
 from halo_probe.compare.evidence import COUNT, ECHO, WIDE, group_models
 from halo_probe.compare.report import run_row
 from halo_probe.compare.runs import Run, TaskRun, read_runs
 from halo_probe.errors import UsageError
 from halo_probe.statistics.intervals import DrawsOf, Interval, remember_draws
-from halo_probe.statistics.multiplicity import holm
+from halo_probe.statistics.ranks import Rank, rank_models
 
-LEVEL = 0.05
 _HASH = 12  # its first characters tell two apart
 
 
@@ -33,7 +31,9 @@ class Entry:
     """A run on the leaderboard; a value is NaN, or a text empty, where the run does not have it."""
 
     rank: int
-    """From 1; tied runs share one, and the next rank counts all before it."""
+    """From 1: 1 + the number of runs that are surely better, and no less than that of any run more accurate."""
+    rank_interval: tuple[int, int]
+    """The best and the worst rank that the test leaves open."""
     model: str
     intervention: str
     n: int
@@ -163,17 +163,19 @@ def _board(
     tasks_of: Mapping[str, Mapping[str, TaskRun]],
     draws_of: DrawsOf,
 ) -> Board:
-    runs = sorted(group, key=lambda run: -run.tasks[task].correct.mean())
+    ranks = dict(zip([run.label for run in group], _ranks([run.tasks[task] for run in group]), strict=True))
+    runs = sorted(group, key=lambda run: (-run.tasks[task].correct.mean(), ranks[run.label].rank))
     taken = {run.label: run.tasks[task] for run in runs}
     scores = list(score_rows(task, taken))
     entries = []
-    for run, rank, score in zip(runs, _ranks(list(taken.values())), scores, strict=False):
+    for run, score in zip(runs, scores, strict=False):
         tasks, row = tasks_of[run.label], run_row(run)
         t_2, t_2_interval = _t_2(tasks, draws_of)
         decay, decay_interval = _decay_beyond_echo(tasks, draws_of)
         entries.append(
             Entry(
-                rank=rank,
+                rank=ranks[run.label].rank,
+                rank_interval=(ranks[run.label].best, ranks[run.label].worst),
                 model=_public_name(row.model),
                 intervention=row.intervention,
                 n=score.n,
@@ -207,18 +209,12 @@ def _board(
     )
 
 
-def _ranks(runs: Sequence[TaskRun]) -> list[int]:
-    """Ranks of runs in the order of their accuracy: who does not differ from the best of a group is of the group."""
-    pairs = list(combinations(range(len(runs)), 2))
-    adjusted = holm([accuracy_p(runs[first], runs[second]) for first, second in pairs])
-    p_values = dict(zip(pairs, adjusted.tolist(), strict=True))
-    ranks = []
-    leader = 0
-    for place in range(len(runs)):
-        if place and p_values[leader, place] <= LEVEL:
-            leader = place
-        ranks.append(leader + 1)
-    return ranks
+def _ranks(runs: Sequence[TaskRun]) -> list[Rank]:
+    def wins(a: TaskRun, b: TaskRun) -> int:
+        mine, theirs = shared(a, b)
+        return int((a.correct[mine] & ~b.correct[theirs]).sum())
+
+    return rank_models([one.correct.mean() for one in runs], [[wins(a, b) for b in runs] for a in runs])
 
 
 def _t_2(tasks: Mapping[str, TaskRun], draws_of: DrawsOf) -> tuple[float, Interval]:

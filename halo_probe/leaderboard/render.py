@@ -15,8 +15,9 @@ from halo_probe.compare.sections import record_table
 from halo_probe.leaderboard.board import Entry, Leaderboard
 
 NOTE = (
-    "Ranked by accuracy, never by attention. Runs share a rank where the exact McNemar test, Holm-corrected over all "
-    "pairs of a table, does not tell them from the best of that rank (p > .05). 95 % intervals: Wilson for accuracy, "
+    "Ranked by accuracy, never by attention. A rank is 1 + the number of runs that are surely better by the exact "
+    "McNemar test (p <= .05, Holm-corrected over all pairs of a table), beside the ranks that the test leaves open. "
+    "95 % intervals: Wilson for accuracy, "
     "widened t for mbe, else bootstrap. mbe is in dots, of the answered. t 2: how far two images with the same "
     "second digit agree on it, 0 where the image tells nothing, with its jackknife. decay beyond echo: change of "
     "the sparsity from digit 1 to digit 2 when counting, minus that when repeating a number. –: not measured, or "

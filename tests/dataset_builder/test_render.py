@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import label
 
-from dataset_builder.geometry import closest_pair
 from dataset_builder.render import disc, render
 from dataset_builder.samples import draw_sample
 from dataset_builder.sets import SETS, SetSpec
@@ -49,41 +49,22 @@ def test_the_dark_pixels_of_the_papers_set_are_317_per_dot():
 
 
 def test_the_inverted_image_is_255_minus_the_plain_one():
-    plain, inverted = (render(SETS[name], draw_sample(SETS[name], 4)) for name in ("halo_count", "halo_enhance_invert"))
+    plain, inverted = (
+        render(SETS[name], draw_sample(SETS[name], 4)) for name in ("halo_enhance_base", "halo_enhance_invert")
+    )
     np.testing.assert_array_equal(inverted, 255 - plain)
 
 
-@pytest.mark.parametrize("radius", [20, 32])
-def test_enlarged_dots_are_whole_but_for_a_clear_line_between_those_too_close(radius):
-    spec = SETS[f"halo_enhance_r{radius}"]
-    samples = [draw_sample(spec, index) for index in range(60)]
-    close = [sample for sample in samples if closest_pair(sample.centers) < 2 * radius + spec.gap]
-    for sample in (samples[0], *close[:2]):
+@pytest.mark.parametrize("name", ["base", "r20", "r32"])
+def test_no_dot_of_an_enhanced_set_is_cut_or_touches_another(name):
+    spec = SETS[f"halo_enhance_{name}"]
+    for index in range(40):
+        sample = draw_sample(spec, index)
         pixels = render(spec, sample)
-        distances = np.sqrt([squared(center) for center in sample.centers])
-        order = np.sort(distances, axis=0)
-        owner = distances.argmin(axis=0)
-        # Of a pixel, how far it is from the line halfway between its nearest centre and each other one.
-        centers = np.array(sample.centers, float)
-        apart = np.hypot(*(centers[owner] - centers[:, np.newaxis, np.newaxis]).transpose(3, 0, 1, 2))
-        clear = np.divide(distances**2 - order[0] ** 2, 2 * apart, out=np.full_like(apart, np.inf), where=apart > 0)
-        clear = clear.min(axis=0)
-        inside = order[0] <= radius
-        surely = inside & (clear > 2 + 1e-6)
-        np.testing.assert_array_equal(pixels[surely], np.array(sample.intensities)[owner[surely]])
-        assert (pixels[~inside | (clear < 2 - 1e-6)] == 255).all()
-        assert (inside & (clear < 2)).any() == (sample in close)
-    assert len(close) >= 2
-
-
-def test_enlarged_dots_stay_as_many_as_the_count():
-    from scipy.ndimage import label
-
-    for name in ("halo_enhance_r20", "halo_enhance_r32"):
-        for index in range(20):
-            sample = draw_sample(SETS[name], index)
-            _, pieces = label(render(SETS[name], sample) < 255, structure=np.ones((3, 3)))
-            assert pieces == sample.count
+        assert (pixels < 255).sum() == sample.count * disc(spec.radius).sum()
+        _, pieces = label(pixels < 255, structure=np.ones((3, 3)))
+        assert pieces == sample.count
+    np.testing.assert_array_equal(pixels, brute_force(sample, spec.radius))
 
 
 @pytest.mark.parametrize(("name", "near", "far"), [("outline", 14, 16), ("crosshair", 14, 19)])

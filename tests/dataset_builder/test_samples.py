@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from dataset_builder.geometry import closest_pair
 from dataset_builder.samples import draw_sample
 from dataset_builder.sets import BLANKS, RELATIONS, SETS, SetSpec
 
@@ -66,15 +67,21 @@ def test_intensities_are_of_0_to_20():
 
 
 @pytest.mark.parametrize("name", [name for name, spec in SETS.items() if spec.layout_of])
-def test_an_enhanced_set_has_counts_and_layouts_of_the_papers_set(name):
+def test_a_set_of_the_layouts_of_another_has_its_counts_and_layouts(name):
     for seed in (0, 3):
-        plain = draw(replace(SETS["halo_count"], seed=seed), 8)
+        plain = draw(replace(SETS[SETS[name].layout_of], seed=seed), 8)
         enhanced = draw(replace(SETS[name], seed=seed), 8)
         assert [(s.count, s.answer, s.centers) for s in enhanced] == [(s.count, s.answer, s.centers) for s in plain]
 
 
+def test_the_enhanced_centres_are_40_px_from_the_edge_and_80_px_apart():
+    for sample in draw(SETS["halo_enhance_base"], 256):
+        assert all(40 <= value <= 1023 - 40 for center in sample.centers for value in center)
+        assert closest_pair(sample.centers) >= 80
+
+
 def test_the_inverted_set_mirrors_the_intensities():
-    plain, inverted = draw_sample(SETS["halo_count"], 5), draw_sample(SETS["halo_enhance_invert"], 5)
+    plain, inverted = draw_sample(SETS["halo_enhance_base"], 5), draw_sample(SETS["halo_enhance_invert"], 5)
     assert inverted.background == 0
     assert [255 - level for level in inverted.intensities] == list(plain.intensities)
 

@@ -10,7 +10,7 @@ from dataset_builder.golden import CONTENT_SHA256
 from dataset_builder.rows import features_of
 from dataset_builder.sets import SETS, SetSpec, get_set, parameters_of, parameters_text, spec_from_parameters
 
-ENHANCED = ["outline", "r20", "r32", "grid", "crosshair", "invert"]
+ENHANCED = ["base", "outline", "r20", "r32", "grid", "crosshair", "invert"]
 
 
 def test_the_questions_are_those_of_the_specification_to_the_byte():
@@ -63,9 +63,14 @@ def test_the_numbers_of_a_set_are_those_of_the_specification(name, numbers):
     assert spec.question == questions.COUNT_QUESTION
 
 
-@pytest.mark.parametrize("name", [*(f"halo_enhance_{name}" for name in ENHANCED), "halo_count_noise"])
-def test_an_enhanced_set_is_of_the_layouts_of_the_papers_set(name):
-    assert (SETS[name].layout_of, SETS[name].n) == ("halo_count", 256)
+@pytest.mark.parametrize("name", ENHANCED)
+def test_the_enhanced_sets_are_of_one_set_of_layouts(name):
+    spec = SETS[f"halo_enhance_{name}"]
+    assert (spec.layout_of, spec.n) == (None if name == "base" else "halo_enhance_base", 256)
+
+
+def test_the_noise_set_is_of_the_layouts_of_the_papers_set():
+    assert (SETS["halo_count_noise"].layout_of, SETS["halo_count_noise"].n) == ("halo_count", 256)
 
 
 @pytest.mark.parametrize("name", SETS)

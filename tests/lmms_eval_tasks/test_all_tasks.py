@@ -99,6 +99,7 @@ SNAPSHOTS = {
     "halo_layout_annulus": snapshot("halo_layout_annulus"),
     "halo_layout_center": snapshot("halo_layout_center"),
     "halo_layout_grid": snapshot("halo_layout_grid"),
+    "halo_enhance_base": snapshot("halo_enhance_base"),
     "halo_enhance_outline": snapshot("halo_enhance_outline"),
     "halo_enhance_r20": snapshot("halo_enhance_r20"),
     "halo_enhance_r32": snapshot("halo_enhance_r32"),

@@ -50,6 +50,7 @@ def ranking(capsys, *arguments):
 def test_runs_that_a_test_does_not_tell_apart_share_a_rank(ranked):
     (board,) = build_leaderboard(ranked[::-1]).boards
     assert [entry.rank for entry in board.entries] == [1, 1, 3, 3]
+    assert [entry.rank_interval for entry in board.entries] == [(1, 2), (1, 2), (3, 4), (3, 4)]
     assert [entry.model.partition("/")[2] or entry.model for entry in board.entries][::2] == ["best", "third"]
     # The p-values behind it, of discordant documents: (2, 0) and (45, 50) are none, (48, 0) and the like are.
     assert stats.binomtest(2, 2).pvalue > 0.05 < stats.binomtest(55, 115).pvalue

@@ -1,5 +1,6 @@
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -255,13 +256,53 @@ def test_a_view_of_less_than_a_dark_pixel_still_has_shares():
     assert layout.dot_shares.sum() == pytest.approx(1)
 
 
+def areas_pixel_by_pixel(dot, radius, side):
+    """Dark area of a dot in each cell of a side × side grid on 1024², times side²: whole numbers, no rounding."""
+    (x, y), areas = dot, Counter()
+    for v, u in itertools.product(range(y - radius, y + radius + 1), range(x - radius, x + radius + 1)):
+        if (u - x) ** 2 + (v - y) ** 2 <= radius**2 and 0 <= u < 1024 and 0 <= v < 1024:
+            for row in range(v * side // 1024, ((v + 1) * side - 1) // 1024 + 1):
+                down = min((v + 1) * side, (row + 1) * 1024) - max(v * side, row * 1024)
+                for column in range(u * side // 1024, ((u + 1) * side - 1) // 1024 + 1):
+                    across = min((u + 1) * side, (column + 1) * 1024) - max(u * side, column * 1024)
+                    areas[row * side + column] += down * across
+    return areas
+
+
+@pytest.mark.parametrize("radius", [10, 64])
+@pytest.mark.parametrize("side", [16, 24, 32, 37, 48])
+def test_random_layouts_of_the_study_have_the_cells_of_every_pixel(side, radius):
+    rng = np.random.default_rng(side * radius)
+    for _ in range(3):
+        dots = rng.integers(0, 1024, (6, 2)).tolist()
+        layout = lay_out(dots, radius=radius, image=(1024, 1024), grid=(side, side))
+        near = set()
+        for place, dot in enumerate(dots):
+            areas = areas_pixel_by_pixel(dot, radius, side)
+            expected = np.zeros(side * side)
+            expected[list(areas)] = [area / side**2 for area in areas.values()]
+            assert layout.dot_areas[place] == pytest.approx(expected, abs=1e-9)
+            dark = sum(areas.values())
+            # At least .05 of the dot, or half an even share of the cells that it touches.
+            own = {k for k, area in areas.items() if 20 * area >= dark or 2 * len(areas) * area >= dark}
+            assert set(layout.dot_cells[place].nonzero()[0]) == own
+            near |= {
+                row * side + column
+                for k in own
+                for row in range(max(k // side - 1, 0), min(k // side + 2, side))
+                for column in range(max(k % side - 1, 0), min(k % side + 2, side))
+            }
+        assert set(layout.near.nonzero()[0]) == near
+        assert (layout.on_dots == layout.dot_cells.any(axis=0)).all()
+
+
 @pytest.mark.parametrize("side", [16, 24, 32, 37, 48, 64])
 def test_most_of_a_large_dot_is_in_its_own_cells_on_every_grid(side):
     centers = [(64 + 97 * k % 896, 64 + 61 * k % 896) for k in range(200)]
     layout = lay_out(centers, radius=64, image=(1024, 1024), grid=(side, side))
     own = np.where(layout.dot_cells, layout.dot_areas, 0).sum(axis=1) / 12853
     assert 0.935 < own.mean() < 0.97
-    assert own.min() > 0.88
+    assert own.min() > 0.85
 
 
 BAD = {
