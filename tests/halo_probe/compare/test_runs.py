@@ -36,6 +36,10 @@ def sample(place, count, predicted, **more):
     }
 
 
+BOOST = {"name": "boost", "strength": 2.0, "steps": "d2", "layers": "all"}
+OTHER = {**MODEL, "pretrained": "org/other"}
+
+
 def reliance(count, distributions):
     """What `reliance=true` leaves in a sample."""
     probabilities = [one.tolist() for one in distributions]
@@ -153,7 +157,8 @@ def test_two_models_are_told_apart_on_the_same_documents(capsys, tmp_path):
 def test_a_model_that_gives_no_count_has_no_bias_to_compare(capsys, tmp_path):
     rows = scored(np.random.default_rng(18))
     silent = [row | {"predicted": None, "accuracy": 0.0, "token_counts": [None]} for row in rows]
-    a, b = (write_run(tmp_path / name, {"halo_count": one}) for name, one in (("a", rows), ("b", silent)))
+    a = write_run(tmp_path / "a", {"halo_count": rows})
+    b = write_run(tmp_path / "b", {"halo_count": silent}, model=OTHER)
     report = compared(capsys, tmp_path, a, b)
     assert report["pairs"] == []
     mute = report["scores"][1]
@@ -168,7 +173,10 @@ def test_replies_may_hold_any_line_break(capsys, tmp_path):
 
 def test_the_same_run_twice_does_not_differ_from_itself(capsys, tmp_path):
     rows = scored(np.random.default_rng(3))
-    runs = [write_run(tmp_path / name, {"halo_count": rows}) for name in "ab"]
+    runs = [
+        write_run(tmp_path / "a", {"halo_count": rows}),
+        write_run(tmp_path / "b", {"halo_count": rows}, model=OTHER),
+    ]
     for row in compared(capsys, tmp_path, *runs)["pairs"]:
         assert (row["difference"], row["p_adjusted"]) == (0, 1)
         assert row["difference_interval"][0] < 0 < row["difference_interval"][1]
@@ -222,7 +230,7 @@ def estimate(rng):
 )
 def test_the_verdicts_on_planted_models_come_out_right(agent, takeover, magnitude, capsys, tmp_path):
     plain, boosted = agent(np.random.default_rng(4))
-    boost = {"name": "boost", "steps": "d2", "strength": 2.0}
+    boost = BOOST
     runs = [
         write_run(tmp_path / "plain", plain),
         write_run(tmp_path / "boosted", boosted, intervention=boost),
@@ -235,6 +243,127 @@ def test_the_verdicts_on_planted_models_come_out_right(agent, takeover, magnitud
     assert (contrast["sparsity"]["p_adjusted"] < 0.05) == (agent is take_over)
     assert contrast["sparsity"]["mean"] == pytest.approx(-contrast["entropy"]["mean"])
     assert report["digits"][0]["split"] == 210
+
+
+def conclusions(capsys, tmp_path, *runs):
+    """By rule, of the first model."""
+    return {one["rule"]: one["conclusion"] for one in reversed(compared(capsys, tmp_path, *runs)["verdicts"])}
+
+
+def test_a_verdict_does_not_hang_on_the_order_of_the_runs_nor_on_another_condition(capsys, tmp_path):
+    plain, boosted = take_over(np.random.default_rng(4))
+    unhelped = {"halo_count_wide": plain["halo_count_wide"]}
+    runs = [
+        write_run(tmp_path / "plain", plain),
+        write_run(tmp_path / "boosted", boosted, intervention=BOOST),
+        write_run(tmp_path / "weak", unhelped, intervention={**BOOST, "strength": 1.2}),
+        write_run(tmp_path / "middle", unhelped, intervention={**BOOST, "layers": "mid"}),
+        write_run(tmp_path / "all_steps", unhelped, intervention={**BOOST, "steps": "all"}),
+    ]
+    for order in (runs, runs[::-1], [runs[0], *runs[:0:-1]]):
+        assert conclusions(capsys, tmp_path, *order)["Language Takeover"] == "supported"
+    assert conclusions(capsys, tmp_path, runs[0], *runs[2:])["Language Takeover"] == "not decided"
+
+
+def test_two_runs_that_could_both_be_the_evidence_are_an_error_that_names_both(capsys, tmp_path):
+    plain, boosted = take_over(np.random.default_rng(4))
+    runs = [write_run(tmp_path / name, plain) for name in ("a", "b")]
+    code, out, error = compare(capsys, *runs)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert f"{runs[0]} and {runs[1]}: are both runs of halo_count" in error
+    twice = [write_run(tmp_path / name, boosted, intervention=BOOST) for name in ("c", "d")]
+    code, _, error = compare(capsys, runs[0], *twice)
+    assert code == 2
+    assert f"{twice[0]} and {twice[1]}: are both runs of halo_count_wide" in error
+
+
+def test_units_are_paired_on_the_documents_that_both_runs_answered(capsys, tmp_path):
+    """Right on half of the answered ones in both runs, and 60 % answered in the plain one: answering more is no gain."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        plain, boosted = take_over(rng)
+        guessed = [np.where(rng.random(WIDE.size) < 0.5, WIDE, 10 * (WIDE // 10) + (WIDE + 1) % 10) for _ in range(2)]
+        units = np.pad(np.full((WIDE.size, 10), 0.1), ((0, 0), (0, 2)))
+        silent = rng.random(WIDE.size) < 0.4
+        plain["halo_count_wide"] = [
+            row | ({"predicted": None, "accuracy": 0.0} if mute else {})
+            for row, mute in zip(written(guessed[0], units), silent, strict=True)
+        ]
+        plain["halo_count_rev"] = written(guessed[1], units)
+        boosted["halo_count_wide"] = written(guessed[1], units)
+        runs = [
+            write_run(tmp_path / f"plain{seed}", plain),
+            write_run(tmp_path / f"boosted{seed}", boosted, intervention=BOOST),
+        ]
+        report = compared(capsys, tmp_path, *runs)
+        demands = report["verdicts"][0]["demands"]
+        assert [demand["outcome"] for demand in demands[2:]] == ["open", "open"]
+        assert demands[2]["numbers"]["n"] == int((~silent).sum())
+        assert {row["n"] for row in report["pairs"]} == {int((~silent).sum())}
+
+
+def test_a_document_that_stands_in_a_run_twice_is_an_error(capsys, tmp_path):
+    plain, _ = take_over(np.random.default_rng(4))
+    plain["halo_count_wide"] = plain["halo_count_wide"] * 6
+    code, out, error = compare(capsys, write_run(tmp_path / "a", plain))
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert "_samples_halo_count_wide.jsonl: holds the document" in error
+    assert "more than once" in error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"generation_kwargs": {"max_new_tokens": 16, "do_sample": True}},
+        {"num_fewshot": 2},
+    ],
+    ids=["sampling", "examples"],
+)
+def test_forced_runs_of_other_settings_leave_the_demands_that_pair_them_open(change, capsys, tmp_path):
+    plain, boosted = take_over(np.random.default_rng(4))
+    runs = [write_run(tmp_path / "plain", plain), write_run(tmp_path / "boosted", boosted, intervention=BOOST)]
+    results = json.loads(results_file(runs[1]).read_text())
+    results["configs"]["halo_count_wide"] |= change
+    amend_results(runs[1], configs=results["configs"])
+    assert compare(capsys, *runs)[0] == 2
+    report = compared(capsys, tmp_path, *runs, "--force")
+    takeover = report["verdicts"][0]
+    assert takeover["conclusion"] == "not decided"
+    assert [demand["outcome"] for demand in takeover["demands"]] == ["met", "met", "met", "open"]
+
+
+def test_a_run_of_a_part_of_the_documents_decides_nothing(capsys, tmp_path):
+    plain, boosted = take_over(np.random.default_rng(4))
+    runs = [write_run(tmp_path / "plain", plain), write_run(tmp_path / "boosted", boosted, intervention=BOOST)]
+    for run in runs:
+        results = json.loads(results_file(run).read_text())
+        numbers = {task: {**one, "original": 10 * one["original"]} for task, one in results["n-samples"].items()}
+        amend_results(run, **{"n-samples": numbers})
+    takeover = compared(capsys, tmp_path, *runs)["verdicts"][0]
+    assert {demand["outcome"] for demand in takeover["demands"]} == {"open"}
+
+
+def test_other_runs_and_tasks_never_change_a_primary_p_value(capsys, tmp_path):
+    plain, boosted = take_over(np.random.default_rng(4))
+    alone = compared(capsys, tmp_path, write_run(tmp_path / "alone", {"halo_count": plain["halo_count"]}))
+    more = [
+        write_run(tmp_path / "plain", plain),
+        write_run(tmp_path / "boosted", boosted, intervention=BOOST),
+        write_run(tmp_path / "other", {"halo_count": counted(np.random.default_rng(9), extra_decay=0)}, model=OTHER),
+    ]
+    report = compared(capsys, tmp_path, *more)
+
+    def primary(rows):
+        return {row["measure"]: row["p_adjusted"] for row in rows if row["measure"] != "visual_mass"}
+
+    whole = [row for row in report["decays"] if row["task"] == "halo_count" and row["run"].endswith("plain")]
+    assert primary(whole) == pytest.approx(primary(alone["decays"]))
+    first, second = (row["p"] for row in alone["decays"] if row["measure"] != "visual_mass")
+    assert (
+        sorted(primary(alone["decays"]).values())
+        == pytest.approx(sorted([max(2 * min(first, second), first, second), 2 * min(first, second)]))
+        or first == second
+    )
 
 
 def test_reliance_takes_the_digits_in_the_order_in_which_they_are_asked_for(capsys, tmp_path):
@@ -280,7 +409,7 @@ def test_masks_stand_side_by_side_and_a_missing_one_is_seen(capsys, tmp_path):
 
 def test_an_intervention_of_another_kind_is_no_evidence_and_another_run_supplies_tasks(capsys, tmp_path):
     plain, boosted = take_over(np.random.default_rng(5))
-    weak = {"name": "boost", "steps": "d2", "strength": 0.5}
+    weak = {**BOOST, "strength": 0.5}
     first = {task: rows for task, rows in plain.items() if task != "halo_echo"}
     runs = [
         write_run(tmp_path / "plain", first),
@@ -373,8 +502,9 @@ def write_scores(folder, rng, *, layouts, shift):
     }
     # Only the first digit at the last layer follows the dots.
     told = (rows["step"] == 0) & (rows["layer"] == 27)
-    for key in ("halo_index_ns_z", "hull_contrast_ns_z"):
-        rows[key] = rng.normal(size=told.size) + shift * told
+    for key in ("ring_contrast_ns", "halo_index_ns", "hull_contrast_ns"):
+        rows[key] = (rng.normal(size=told.size) + shift * told) / 10
+        rows[f"{key}_z"] = rng.normal(size=told.size) + shift * told
     pq.write_table(pa.table(rows), folder / "scores.parquet")
 
 
@@ -456,7 +586,9 @@ def amend_results(run, **fields):
 
 def test_what_had_no_effect_makes_no_run_incomparable_and_what_had_one_does(capsys, tmp_path):
     rows = scored(np.random.default_rng(21))
-    a, b = (write_run(tmp_path / name, {"halo_count": rows}) for name in "ab")
+    a, b = (
+        write_run(tmp_path / name, {"halo_count": rows}, model=model) for name, model in (("a", MODEL), ("b", OTHER))
+    )
     asked = {"max_new_tokens": 16, "top_k": 3, "until": ["."]}
     amend_results(
         b,
@@ -567,7 +699,7 @@ def test_scores_are_of_the_maps_that_the_run_has(capsys, tmp_path):
     amend_results(run, halo=results["halo"])
     assert "is of other maps than the run has now" in compare(capsys, run)[2]
     amend_results(run, halo={})
-    assert read_run(run).tasks[TASK].null_scores == {}
+    assert read_run(run).tasks[TASK].contrasts == {}
 
 
 def test_a_foreign_task_is_left_out_by_name(capsys, tmp_path):

@@ -186,7 +186,20 @@ def test_sparsity_that_goes_with_being_right_is_shown_within_counts(frames):
     assert all("wrong, too few for r" in label for label in few)
     _, enough = labels_of(pd.concat([documents] * 4, ignore_index=True))
     assert all(float(label.partition(": r ")[2].split()[0]) > 0.5 for label in enough)
-    assert "3 models: a picture, no test;\nso few need |r| > 0.997" in over.texts[0].get_text()
+    # The run with an intervention tells nothing of models.
+    assert over.texts[0].get_text() == "2 models: no correlation over models"
+
+
+def test_accuracy_and_sparsity_are_held_against_each_other_over_models_and_not_over_runs(frames):
+    """One model with two interventions is one model."""
+    documents = of_task(frames.documents)
+    plain = documents[documents["run"] == "model"]
+    runs = [plain, *(plain.assign(run=f"model + {name}", model=None) for name in ("boost", "knockout"))]
+    _, over = draw_accuracy_against_sparsity(pd.concat(runs), about="").figure.axes
+    assert over.texts[0].get_text() == "1 model: no correlation over models"
+    three = [plain.assign(run=name, model=name) for name in "abc"]
+    _, over = draw_accuracy_against_sparsity(pd.concat(three), about="").figure.axes
+    assert "over 3 models: a picture, no test;\nso few need |r| > 0.997" in over.texts[0].get_text()
 
 
 def stored(weights, *, layer=3, step=0, box=(0, 0, 1, 1)):
