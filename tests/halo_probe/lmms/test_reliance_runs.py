@@ -20,7 +20,7 @@ WIDE, REVERSED = "halo_count_wide", "halo_count_rev"
 RUNS = {
     "plain": ("", f"{WIDE},{REVERSED}"),
     "reliance": ("reliance=true,", f"{WIDE},{REVERSED}"),
-    "boosted": ("intervention=boost:8@d2,intervention_layers=mid,", WIDE),
+    "boosted": ("intervention=boost:2@d2,", WIDE),
     "top": ("intervention=top30,", WIDE),
     "random": ("intervention=random30,", WIDE),
     "bottom": ("intervention=bottom30,", WIDE),
@@ -115,7 +115,7 @@ def test_the_table_holds_the_means_with_standard_errors(runs):
 
 def test_a_boost_at_the_second_digit_leaves_the_first_bit_for_bit(runs):
     signature = results_of(runs["boosted"])["halo"]["signature"]
-    assert signature["intervention"] == {"name": "boost", "strength": 8, "steps": "d2", "layers": "mid"}
+    assert signature["intervention"] == {"name": "boost", "strength": 2, "steps": "d2", "layers": "all"}
     assert results_of(runs["plain"])["halo"]["signature"]["intervention"] is None
     assert signature["sha256"] != results_of(runs["plain"])["halo"]["signature"]["sha256"]
     plain, boosted = maps_of(runs["plain"]), maps_of(runs["boosted"])

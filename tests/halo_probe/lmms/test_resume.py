@@ -40,7 +40,7 @@ def attempts(tmp_path_factory, tasks, qwen3_vl_checkpoint):
         {"maps": out / "killed"},
         {"maps": out / "killed", "options": "layers=all"},
         {"maps": out / "killed", "options": "resume=false"},
-        {"maps": out / "full", "file_size": 23_000},
+        {"maps": out / "full", "file_size": 19_000},
         {"maps": out / "full"},
         {"maps": out / "removed", "remove_after_first_part": True},
         {"maps": out / "capped", "options": "max_gb=0.00002"},
