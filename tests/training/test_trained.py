@@ -193,6 +193,7 @@ def test_the_verdict_tells_the_model_that_counts_from_the_one_taken_over(models,
             predicted=np.full(80, np.nan),
             units=np.concatenate(units),
             draws=stratified_draws(counts, draws=500),
+            documents=80,
         )
         verdict = language_takeover(variant, decay_difference=None, wide=wide, reversed_units=None, boosted_units=None)
         outcomes[variant] = verdict.demands[1].outcome
