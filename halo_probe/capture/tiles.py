@@ -5,6 +5,7 @@ their number allows and comparing each with the thumbnail.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -29,6 +30,60 @@ def tile_views(rows: int, columns: int, height: int, width: int) -> tuple[View, 
         View(0, height, width, (column / columns, row / rows, (column + 1) / columns, (row + 1) / rows))
         for row in range(rows)
         for column in range(columns)
+    )
+
+
+_BLACK = torch.tensor([[-1.0, -1.0, -1.0], [-1.7923, -1.7521, -1.4802], [-2.1179, -2.0357, -1.8044], [0.0, 0.0, 0.0]])
+"""Black as processors normalise it: by mean and deviation ½, as CLIP, as ImageNet, and not at all."""
+_ROUNDING = 0.01  # of half precision
+
+
+def _filled(canvas: torch.Tensor) -> tuple[float, float] | None:
+    """How much of a canvas an image fills that was padded with black at the right and at the bottom.
+
+    Padding includes the last pixel, so a canvas that ends in another colour has none.
+
+    Args:
+        canvas: C × H × W, normalised.
+
+    Returns:
+        The filled parts of the width and of the height; None where they cannot be told: the image is all of one colour,
+        has black edges of its own, or its normalisation is not known.
+    """
+    picture = canvas.float()
+    corner = picture[:, -1, -1]
+    if bool((picture.amin(dim=(1, 2)) < corner - _ROUNDING).any()):
+        return 1.0, 1.0  # something is darker: the last pixel is not black
+    if picture.shape[0] != _BLACK.shape[1] or not bool(((corner - _BLACK).abs() < _ROUNDING).all(dim=1).any()):
+        return None
+    black = ((picture - corner[:, None, None]).abs() < _ROUNDING).all(dim=0)
+    columns, rows = (np.flatnonzero(~black.all(dim=axis).cpu().numpy()) for axis in (0, 1))
+    if not columns.size or columns[0] or rows[0]:
+        return None
+    return float((columns[-1] + 1) / black.shape[1]), float((rows[-1] + 1) / black.shape[0])
+
+
+def _padded_tiles(tiles: torch.Tensor, rows: int, columns: int, height: int, width: int) -> tuple[View, ...]:
+    """The tiles of a canvas in which an image was padded with black, row by row, in parts of the image.
+
+    Args:
+        tiles: N × C × h × w, row by row.
+        rows: Of tiles.
+        columns: Of tiles.
+        height: Of a tile in tokens.
+        width: Of a tile in tokens.
+    """
+    _, channels, high, wide = tiles.shape
+    canvas = tiles.view(rows, columns, channels, high, wide).permute(2, 0, 3, 1, 4)
+    filled = _filled(canvas.reshape(channels, rows * high, columns * wide))
+    views = tile_views(rows, columns, height, width)
+    if filled is None:
+        return tuple(replace(view, box=UNKNOWN) for view in views)
+    across, down = filled
+    return tuple(
+        replace(view, box=(left / across, top / down, right / across, bottom / down))
+        for view in views
+        for left, top, right, bottom in [view.box]
     )
 
 
@@ -191,15 +246,23 @@ def _step_blocks(_: Any, prompts: Prompts) -> Iterator[Block]:
 
 def _llama4_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
     side = square_side(int(vision_patches(config) * config.vision_config.pixel_shuffle_ratio**2))
+    pixels, seen = _pixels(prompts), 0
     for row in _rows(prompts):
         for runs in _by_tag(prompts, row):
+            pictures = pixels[seen : seen + len(runs)]
+            seen += len(runs)
+            if len(pictures) != len(runs):
+                raise CaptureError(f"The prompts have {seen} tiles, `pixel_values` has {len(pixels)} pictures.")
             # The token before the global view's tag ends the last row of tiles.
             ends = int(prompts.ids[row, runs[-1][0] - 2])
             rows = sum(int(prompts.ids[row, run[-1] + 1]) == ends for run in runs[:-1])
             if len(runs) > 1 and (not rows or (len(runs) - 1) % rows):
                 raise CaptureError(f"The tokens between the {len(runs) - 1} tiles of an image do not make a rectangle.")
-            tiles = tile_views(rows, (len(runs) - 1) // rows, side, side) if rows else ()
-            yield Block((*tiles, View(0, side, side)))
+            if rows:
+                tiles = _padded_tiles(pictures[:-1], rows, (len(runs) - 1) // rows, side, side)
+                yield Block((*tiles, View(0, side, side)))  # the whole image is squeezed into its view
+            else:
+                yield Block(_padded_tiles(pictures, 1, 1, side, side))
 
 
 def _ovis_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
@@ -320,19 +383,17 @@ def _mllama_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
     """Every key of a cross layer: images × tiles × (class token, patches), the tiles that an image has not masked."""
     vision = config.vision_config
     side = square_side(vision_patches(config))
-    for row in table(prompts.given("aspect_ratio_ids")):
+    pixels = prompts.given("pixel_values").cpu()  # B × images × tiles × C × h × w
+    for place, row in enumerate(table(prompts.given("aspect_ratio_ids"))):
         views: list[View] = []
         kept = np.zeros((len(row), vision.max_num_tiles, side * side + 1), dtype=bool)
         for image, aspect in enumerate(row):
             if aspect:  # 0 stands for no image
                 rows, columns = vision.supported_aspect_ratios[aspect - 1]
                 kept[image, : rows * columns, 1:] = True
-                views += [View(image, *view) for view in _plain(tile_views(rows, columns, side, side))]
+                tiles = _padded_tiles(pixels[place, image, : rows * columns], rows, columns, side, side)
+                views += [replace(view, image=image) for view in tiles]
         yield Block(tuple(views), kept.ravel())
-
-
-def _plain(views: Sequence[View]) -> Iterator[tuple[int, int, tuple[float, float, float, float]]]:
-    return ((view.height, view.width, view.box) for view in views)
 
 
 _COMPARED = "tiles, placed by comparison with the thumbnail that follows them"
@@ -347,7 +408,9 @@ DOCLING = Rule(
     _docling_blocks,
 )
 STEP = Rule("tiles row by row, a newline token between rows, then the whole image, of more tokens", _step_blocks)
-LLAMA4 = Rule("tiles row by row, a separator token after each row, then the whole image", _llama4_blocks)
+LLAMA4 = Rule(
+    "tiles row by row, a separator token after each row, padded with black; then the whole image", _llama4_blocks
+)
 OVIS = Rule("the whole image, then tiles row by row, a separator token between rows", _ovis_blocks)
 PERCEPTION = Rule("a thumbnail, then tiles, placed by comparison with it", _thumbnail_first_blocks)
 PANNED = Rule(
@@ -357,4 +420,6 @@ PANNED = Rule(
 )
 LFM2 = Rule(f"{_COMPARED}; each `spatial_shapes` // `downsample_factor`", _lfm2_blocks)
 SLICES = Rule("the whole image, then slices row by row; each `target_sizes` over the reduction", _slice_blocks)
-MLLAMA = Rule("tiles of `aspect_ratio_ids`, squares of `image_size` // `patch_size` a side", _mllama_blocks)
+MLLAMA = Rule(
+    "tiles of `aspect_ratio_ids`, squares of `image_size` // `patch_size` a side, padded with black", _mllama_blocks
+)

@@ -394,7 +394,8 @@ def test_tiles_are_placed_as_the_processor_of_the_family_writes_them(name, rows,
     settings = config(name, **{"vision_config": TOWER, **values})
     prompt = written(write(rows, columns), image)
     sizes = torch.full((1 + rows * columns, 2), 8)
-    (found,) = located(settings, [[1, *prompt, 2]], target_sizes=sizes)
+    pictures = torch.linspace(1, 0, 3 * 64).view(1, 3, 8, 8).expand(1 + rows * columns, 3, 8, 8)  # not padded
+    (found,) = located(settings, [[1, *prompt, 2]], target_sizes=sizes, pixel_values=pictures)
     tiles = [
         (0, 2, 2, *(round(edge, 2) for edge in (x / columns, y / rows, (x + 1) / columns, (y + 1) / rows)))
         for y in range(rows)
