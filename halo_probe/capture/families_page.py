@@ -24,11 +24,11 @@ grid and its box in the image (x0, y0, x1, y1 as fractions; 0, 0, 1, 1 is the wh
 row by row. Start, end, newline and break tokens are no image tokens, nor are class tokens. A family without a grid has
 maps without views: sparsity, entropy and mass are defined, spatial metrics are not.
 
-**Padding.** A box is in parts of the image, beyond 0 and 1 where a view shows padding. Llama 4 and Mllama pad an image with
-black at the right and at the bottom of their tiles: the probe reads from the pixels how far the image goes. Where it has
-black edges of its own, or is normalised in a way that is not known, its tiles are NaN. Fuyu, Inkling 2 and Kimi K2.5 pad
-to whole cells, so no place is off by a cell. `pytest tests/halo_probe/capture/test_view_boxes.py` finds a changed patch
-again through the real processors.
+**Padding.** A box is in parts of the image, beyond 0 and 1 where a view shows padding. Llama 4 and Mllama pad an
+image with black at the right and at the bottom of their tiles: the probe reads from the pixels how far the image goes.
+Where it has black edges of its own, or is normalised in a way that is not known, its tiles are NaN. Fuyu, Inkling 2 and
+Kimi K2.5 pad to whole cells, so no place is off by a cell. `pytest tests/halo_probe/capture/test_view_boxes.py` finds a
+changed patch again through the real processors.
 
 Some processors crop an image that is not square, or pad it, and do not tell the model (that of LLaVA crops, those of
 DeepSeek-VL and Janus pad). Boxes are then fractions of what the model was shown. The images of this project are square,
@@ -45,13 +45,14 @@ not tell crops from images, as with empty pictures and stripes, the prompt is re
 image (`pan_and_scan_max_num_crops=1`) and counts as one more image.
 
 **Proof.** Each family below is proven by a tiny randomly initialised model of its real classes: every layer, head and
-step equals eager attention in float32 to 1e-5 (1e-4 where layers share keys, 2e-5 for Granite 4 Vision, which is how far
-sdpa and eager lie apart by themselves; beside the eager kernel itself the rows agree to 1e-6), tokens and logits are bit-identical with
-and without the recording, and changing the pixels of one cell changes the features of that cell's token most (not for
-families without a grid, nor where pixels become codes, pass a convolutional tower or are keys of cross-attention):
+step equals eager attention in float32 to 1e-5 (1e-4 where layers share keys, 2e-5 for Granite 4 Vision: so far apart do
+sdpa and eager lie by themselves; beside the eager kernel itself the rows agree to 1e-6). Tokens and logits are
+bit-identical with and without the recording. Changing the pixels of one cell changes the features of that cell's token
+most (not for families without a grid, nor where pixels become codes, pass a convolutional tower or are keys of
+cross-attention):
 
 ```
-pytest tests/halo_probe/test_families.py -k NAME
+pytest tests/halo_probe/capture/test_families.py -k NAME
 ```
 """
 

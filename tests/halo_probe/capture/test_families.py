@@ -281,6 +281,8 @@ def located(config, prompts, **inputs):
     length = max(map(len, prompts))
     ids = torch.tensor([[0] * (length - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    if config.model_type == "llama4":  # it looks for padding: there is none
+        inputs = {"pixel_values": torch.linspace(0, 1, 12).view(1, 3, 2, 2).expand(64, 3, 2, 2), **inputs}
     return locate_image_tokens(config, ids, {"attention_mask": mask, **inputs})
 
 
@@ -394,8 +396,7 @@ def test_tiles_are_placed_as_the_processor_of_the_family_writes_them(name, rows,
     settings = config(name, **{"vision_config": TOWER, **values})
     prompt = written(write(rows, columns), image)
     sizes = torch.full((1 + rows * columns, 2), 8)
-    pictures = torch.linspace(1, 0, 3 * 64).view(1, 3, 8, 8).expand(1 + rows * columns, 3, 8, 8)  # not padded
-    (found,) = located(settings, [[1, *prompt, 2]], target_sizes=sizes, pixel_values=pictures)
+    (found,) = located(settings, [[1, *prompt, 2]], target_sizes=sizes)
     tiles = [
         (0, 2, 2, *(round(edge, 2) for edge in (x / columns, y / rows, (x + 1) / columns, (y + 1) / rows)))
         for y in range(rows)

@@ -49,7 +49,7 @@ def attempts(tmp_path_factory, tasks, qwen3_vl_checkpoint):
     for end in (signal.SIGKILL, signal.SIGINT):
         name = f"sampled-{end.name}"
         whole, killed = (out / f"{name}-{what}" for what in ("whole", "killed"))
-        kill = {"maps": killed, "kill_within": 1.6 / SAMPLED_KILLS, "signal": end, "of": len(planned)}
+        kill = {"maps": killed, "kill_within": 2.4 / SAMPLED_KILLS, "signal": end, "of": len(planned)}
         sampled = [{"maps": whole}, *[kill] * SAMPLED_KILLS, {"maps": killed}]
         planned += [{**attempt, "call": SAMPLING} for attempt in sampled]
         names += [f"{name}-whole", *[f"{name}-kill"] * SAMPLED_KILLS, f"{name}-resumed"]
