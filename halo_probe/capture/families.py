@@ -236,4 +236,4 @@ FAMILIES: tuple[Family, ...] = (
     Family("vipllava", _TOWER),
     Family("vision-encoder-decoder", refusal=_ENCODER_DECODER),
 )
-"""The families, by name. Those without a refusal are proven in tests/halo_probe/test_families.py."""
+"""The families, by name. Those without a refusal are proven in tests/halo_probe/capture/test_families.py."""
