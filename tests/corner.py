@@ -107,7 +107,7 @@ def main():
                 cwd=ROOT, stdout=told, stderr=subprocess.STDOUT, check=False,
             ).returncode  # fmt: skip
         # lmms-eval's command exits 0 where the evaluation failed: then it left no results.
-        if command[0] == "lmms-eval" and not list(Path(command[-1]).glob("*/*_results.json")):
+        if command[0] == "lmms-eval" and not list(Path(command[-1]).rglob("*_results.json")):
             code = code or 1
         failed += [name] * (code != 0)
         print(f"{'ok' if code == 0 else 'FAILED':<8}{name:<40}{time.monotonic() - started:>6.0f} s", flush=True)

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 
+import pytest
 import torch
+import transformers
 from torch.nn.functional import interpolate
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -20,6 +22,9 @@ IMAGE = "image"
 NEWLINE = "newline"
 """In a layout: a token with the image token's id that stands for no part of the image."""
 BEFORE, AFTER = [11, 12, 13], [21, 22, 23, 24]
+
+BROKEN = {("5.24.0", "llama4"): "Llama 4 of transformers 5.24.0 fails by itself on every image (image_outputs)"}
+"""Families that a version of transformers cannot run."""
 
 _SIZES = {
     64: "hidden_size d_model embed_dim hidden_dim out_hidden_size intermediate_size ffn_dim dim mlp_dim projection_dim "
@@ -105,7 +110,9 @@ def _halved(value):
 
 
 def build(model_type, specimen, seed=0):
-    """The tiny model, float32, evaluation mode, attention far from uniform."""
+    """The tiny model, float32, evaluation mode, attention far from uniform; skips where transformers cannot run it."""
+    if reason := BROKEN.get((transformers.__version__, model_type)):
+        pytest.skip(reason)
     cls = CONFIG_MAPPING[model_type]
     values = shrink(cls().to_dict())
     for path, value in specimen.change.items():

@@ -65,11 +65,12 @@ class KernelOutputs:
         Raises:
             CaptureError: Naming the first layer.
         """
-        for layer, excess in zip(self._layers, excesses, strict=True):
-            if not float(excess) <= 1:
+        told = torch.stack(tuple(excesses)).tolist() if excesses else []
+        for layer, excess in zip(self._layers, told, strict=True):
+            if not excess <= 1:
                 raise CaptureError(
                     f"Layer {layer.index}: the kernel {self._kernel!r} does not return the attention that its "
-                    f"arguments say ({float(excess):.3g} times as far from it as rounding explains), so what would be "
+                    f"arguments say ({excess:.3g} times as far from it as rounding explains), so what would be "
                     "recorded is not what the model does. Call model.eval() if it is in training mode, undo what "
                     "replaces the kernel, or load the model with attn_implementation=eager."
                 )

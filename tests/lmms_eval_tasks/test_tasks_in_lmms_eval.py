@@ -51,7 +51,7 @@ def test_the_tag_of_all_runs_every_task_with_a_row_per_metric_and_no_average(pla
 
 def test_every_task_has_its_version_its_set_and_a_sample_of_each_document(plain_run):
     _, results, samples = plain_run
-    assert results["versions"] == dict.fromkeys(TASKS, 2)
+    assert results["versions"] == dict.fromkeys(TASKS, 2) | {"halo_enhance_base": 1}
     assert set(samples) == TASKS
     for name, logged in samples.items():
         dataset = results["configs"][name]["dataset_name"]

@@ -393,7 +393,7 @@ def test_decoding_that_cannot_be_followed_is_refused_and_not_recorded_wrongly(op
 
 
 def test_two_recordings_of_one_model_are_refused(sdpa):
-    with record_attention(sdpa[0]), pytest.raises(CaptureError, match="already replaced"), record_attention(sdpa[0]):
+    with pytest.raises(CaptureError, match="already replaced"), record_attention(sdpa[0]), record_attention(sdpa[0]):
         pass
 
 

@@ -12,7 +12,6 @@ import pytest
 import tiny_families
 import tiny_models
 import torch
-import transformers
 from PIL import Image
 from tiny_families import SPECIMENS
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -52,8 +51,6 @@ STEPS = 4
 WHOLE = (0, 0, 1, 1)
 TOLERANCES = {"gemma3n": 1e-4, "gemma4": 1e-4, "granite4_vision": 2e-5}
 """How far sdpa and eager lie apart by themselves, where it is more than 1e-5: shared keys, and many added features."""
-BROKEN = {("5.24.0", "llama4"): "Llama 4 of transformers 5.24.0 fails by itself on every image (image_outputs)"}
-"""Families that a version of transformers cannot run."""
 
 
 @dataclass
@@ -94,8 +91,6 @@ def with_eager_rows(model, run):
 
 @pytest.fixture(scope="module", params=list(SPECIMENS))
 def run(request):
-    if reason := BROKEN.get((transformers.__version__, request.param)):
-        pytest.skip(reason)
     specimen = SPECIMENS[request.param]
     model = tiny_families.build(request.param, specimen)
     picture = tiny_families.a_picture(*specimen.picture)
