@@ -1,7 +1,7 @@
 # make test   everything CI runs: lint, types, import rules, tests with doctests and coverage
 # make demo   the main job on the embedded model, offline; leaves demo/ to look at
 # make figure   the demonstration, and from it the picture that the README shows
-# make corner WHICH=oldest|pinned|newest   everything in an environment of its own, with these versions
+# make corner WHICH=oldest|pinned|newest [PYTHON=python3.13]   everything in an environment of its own
 # make constraints   refresh constraints.txt from the newest versions that setup.cfg admits
 
 PYTHON ?= python3
@@ -31,7 +31,7 @@ smoke: $(VENV)/.installed
 	$(BIN)/python tests/corner.py newest --smoke
 
 corner: $(VENV)/.installed
-	$(BIN)/python tests/corner.py $(WHICH)
+	$(BIN)/python tests/corner.py $(WHICH) $(if $(findstring command line,$(origin PYTHON)),--python $(PYTHON))
 
 # The page is tested in Chromium. Where it is missing and Debian's packages cannot be installed, those tests skip.
 browser:

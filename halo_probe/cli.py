@@ -153,6 +153,9 @@ def _doctor(arguments: argparse.Namespace) -> Iterator[str]:
         if arguments.image:
             raise UsageError("--image says what to show a model: give the MODEL too.")
         return report_versions()
+    from halo_probe.doctor.presence import require_found
+
+    require_found(arguments.model)  # before the model stack is imported, which takes longer
     from halo_probe.doctor.diagnosis import diagnose
 
     return diagnose(arguments.model, image=arguments.image)

@@ -5,7 +5,7 @@ newest that the bounds allow. Each step is a selection of the tests or a command
 standard output, what the steps say to WHICH/log; the exit code is 1 where a step failed, with the packages that differ
 from constraints.txt.
 
-Usage: `python tests/corner.py oldest|pinned|newest [--smoke]`, or `make corner WHICH=oldest`.
+Usage: `python tests/corner.py oldest|pinned|newest [--smoke] [--python 3.13]`, or `make corner WHICH=oldest`.
 """
 
 import argparse
@@ -47,19 +47,20 @@ def steps(out, *, smoke):
     }
 
 
-def install(which, folder):
-    """Make the environment of a corner.
+def install(which, folder, interpreter):
+    """Make the environment of a corner for an interpreter: its path, or its version.
 
     Returns:
         Its folder of commands.
     """
     uv, python = Path(sys.executable).with_name("uv"), folder / "venv" / "bin" / "python"
     if not python.exists():
-        run([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"])
+        run([uv, "venv", "--quiet", "--python", interpreter, folder / "venv"])
     install = [uv, "pip", "install", "--quiet", "--python", python, "--editable", ".[dev]"]
     if which == "oldest":
         lowest = folder / "oldest.txt"
-        run([uv, "pip", "compile", "--quiet", "setup.cfg", "--resolution", "lowest-direct", "--output-file", lowest])
+        compile_ = [uv, "pip", "compile", "--quiet", "--python", python, "setup.cfg", "--resolution", "lowest-direct"]
+        run([*compile_, "--output-file", lowest])
         run([*install, "--constraint", lowest])
     else:
         run([*install, *(("--constraint", "constraints.txt") if which == "pinned" else ("--upgrade",))])
@@ -92,13 +93,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("oldest", "pinned", "newest"))
     parser.add_argument("--smoke", action="store_true", help="the shortest steps alone")
+    parser.add_argument("--python", default=sys.executable, help="another interpreter: its path, or its version")
     given = parser.parse_args()
-    folder = ROOT / ".corners" / given.which
+    named = "" if given.python == sys.executable else f"-{Path(given.python).name}"
+    folder = ROOT / ".corners" / f"{given.which}{named}"
     (folder / "log").mkdir(parents=True, exist_ok=True)
-    commands = install(given.which, folder)
+    commands = install(given.which, folder, given.python)
     failed = []
     out = folder / f"runs-{time.strftime('%Y%m%d-%H%M%S')}"
-    print(f"{given.which}: {sys.version.partition(' ')[0]}", flush=True)
+    version = subprocess.run([commands / "python", "--version"], capture_output=True, text=True, check=True).stdout
+    print(f"{given.which}: {version.strip()}", flush=True)
     for name, command in steps(out, smoke=given.smoke).items():
         log, started = folder / "log" / f"{name.replace(' ', '-')}.txt", time.monotonic()
         with log.open("w") as told:

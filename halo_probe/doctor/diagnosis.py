@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import model_info, try_to_load_from_cache
-from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
@@ -24,7 +22,6 @@ from halo_probe.errors import CaptureError, HaloError, UsageError, first_line
 
 _DOCUMENTS = 256  # of halo_count
 _TOKENS = 16  # at most, in a reply to it
-_SECONDS = 10  # to wait for the Hub
 _VERDICTS = {True: "ok", False: "FAILED", None: "skipped"}
 
 
@@ -62,7 +59,6 @@ def diagnose(model: str, *, image: Path | None = None) -> Iterator[str]:
 
 
 def _load(model: str) -> tuple[PreTrainedModel, Any]:
-    _require_found(model)
     try:
         processor = AutoProcessor.from_pretrained(model)
         network, loaded = AutoModelForImageTextToText.from_pretrained(
@@ -87,24 +83,6 @@ def _load(model: str) -> tuple[PreTrainedModel, Any]:
             "again: every file of weights has to be there, and of the same model as config.json."
         )
     return network.eval(), processor
-
-
-def _require_found(model: str) -> None:
-    """Ask the Hub once: transformers asks it for file after file, each time until it gives up waiting.
-
-    Raises:
-        UsageError: If the model is no folder, no file of it is in the cache, and the Hub does not have it, or is not
-            there.
-    """
-    if Path(model).is_dir() or isinstance(try_to_load_from_cache(model, "config.json"), str):
-        return
-    try:
-        model_info(model, timeout=_SECONDS)
-    except (OSError, ValueError, HTTPError) as error:
-        raise UsageError(
-            f"{model}: cannot be loaded: it is no folder, and the Hub does not give it ({_first_line(error)}). Give a "
-            "folder with config.json and weights, or the name of a model on the Hub."
-        ) from error
 
 
 def _picture(image: Path | None) -> Image.Image:

@@ -1,6 +1,9 @@
 """The versions that halo-probe says it was proven with are those that the suite runs with."""
 
+import os
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,6 +58,19 @@ def test_the_doctor_fails_where_a_version_is_known_to_break(monkeypatch, capsys)
 def test_an_image_without_a_model_is_bad_usage(capsys):
     assert main(["doctor", "--image", "a.png"]) == 2
     assert "give the MODEL too" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_told_before_any_model_stack_is_imported():
+    program = (
+        "import sys\nfrom halo_probe.cli import main\n"
+        "print(main(['doctor', 'no/such-model']), sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=True, timeout=60, env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
+    )  # fmt: skip
+    assert done.stdout == "2 []\n"
+    assert "no/such-model: cannot be loaded: it is no folder, and the Hub does not give it" in done.stderr
 
 
 @pytest.mark.parametrize(
