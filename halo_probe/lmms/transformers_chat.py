@@ -4,6 +4,7 @@ lmms-eval has models of its own for the best-known families only, and its generi
 transformers 5: it loads no head.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from os import PathLike
@@ -65,7 +66,9 @@ class TransformersChat(lmms):
         """Create the model from `pretrained=PATH[,…]`, read as `--model halo` reads its own."""
         with ending_loudly():
             given = given_arguments(arg_string)
-        return cls(**given, **{name: one for name, one in (additional_config or {}).items() if one is not None})
+            settings = {name: one for name, one in (additional_config or {}).items() if one is not None}
+            _check_names(given, settings, own=tuple(inspect.signature(cls).parameters))
+        return cls(**given, **settings)
 
     def __init__(  # noqa: PLR0913 - the arguments of lmms-eval's other models
         self,
@@ -162,6 +165,29 @@ class TransformersChat(lmms):
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not there: rounds need a model of lmms-eval that has them."""
         raise NotImplementedError
+
+
+def _check_names(given: Mapping[str, Any], settings: Mapping[str, Any], *, own: Sequence[str]) -> None:
+    """Refuse arguments that the model does not have, and those that are given twice.
+
+    Args:
+        given: What `--model_args` says.
+        settings: What lmms-eval's own options say.
+        own: The names of the model's arguments.
+
+    Raises:
+        UsageError: If a name is unknown, given in both places, or `pretrained` is missing.
+    """
+    if "pretrained" not in given:
+        raise UsageError("--model_args: halo_transformers needs a model; write pretrained=PATH.")
+    for name, value in {**settings, **given}.items():
+        if name not in own:
+            raise UsageError(
+                f"{name}={value}: halo_transformers takes {', '.join(own)}. A value with a "
+                "comma before a word and = goes in quotes: pretrained='/data/a,b=c'."
+            )
+        if name in given and name in settings:
+            raise UsageError(f"{name}={value}: leave it out of --model_args; --{name} says {settings[name]}.")
 
 
 def _text(name: str, given: Any) -> str:

@@ -130,6 +130,26 @@ def chat(gemma3_checkpoint):
     return TransformersChat(pretrained=str(gemma3_checkpoint), dtype="float32", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("written", "settings", "words"),
+    [
+        ("pretrained=/a,b=c/d", {}, "b=c/d: halo_transformers takes pretrained, "),
+        (
+            "pretrained=/a,batch_size=2",
+            {"batch_size": 1},
+            "batch_size=2: leave it out of --model_args; --batch_size says 1",
+        ),
+        ("dtype=float32", {}, "needs a model; write pretrained=PATH"),
+        ("pretrained=/a", {"batch_size": "auto"}, "--batch_size auto: use a number from 1 on"),
+        ("pretrained=/a", {"max_batch_size": 8}, "max_batch_size=8: halo_transformers takes"),
+    ],
+)
+def test_an_argument_that_is_unknown_or_given_twice_is_named(written, settings, words):
+    with pytest.raises(UsageError) as refused:
+        TransformersChat.create_from_arg_string(written, settings)
+    assert words in str(refused.value)
+
+
 def request_of(lm, options):
     image = Image.linear_gradient("L").convert("RGB")
     content = [{"type": "image", "url": image}, {"type": "text", "text": "How many dots?"}]
