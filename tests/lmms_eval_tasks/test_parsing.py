@@ -326,13 +326,20 @@ def test_ten_thousand_fuzzed_replies_all_have_a_status_in_milliseconds():
     ],
 )  # fmt: skip
 def test_the_time_is_linear_in_the_length_of_the_reply(piece):
-    # As long as replies are read whole.
-    reply = "7 " + piece * (32_000 // len(piece)) + " 12 13"
+    # As long as replies are read whole: four times the reply, and far from sixteen times the work.
     for mode in ("first", "final"):
+        short, whole = (seconds("7 " + piece * (length // len(piece)) + " 12 13", mode) for length in (8_000, 32_000))
+        assert whole < 9 * max(short, 0.002)
+
+
+def seconds(reply, mode):
+    """Processor time of reading a reply, the least of three."""
+    spent = []
+    for _ in range(3):
         start = time.thread_time()
         assert parse_count(reply, mode=mode).status in STATUSES
-        # Milliseconds; quadratic time would take seconds.
-        assert time.thread_time() - start < 0.5
+        spent.append(time.thread_time() - start)
+    return min(spent)
 
 
 PROSE = "I see some dots in the image and then " * 27_000
@@ -356,7 +363,7 @@ PROSE = "I see some dots in the image and then " * 27_000
 def test_the_two_ends_of_a_megabyte_are_read(reply, mode, expected):
     start = time.thread_time()
     assert told(parse_count(reply, mode=mode)) == expected
-    assert time.thread_time() - start < 0.2
+    assert time.thread_time() - start < 5  # quadratic time would take hours
 
 
 @pytest.mark.parametrize("mark", ["</think>", "<think>", "</think>a", "[/THINK]"])
@@ -364,4 +371,4 @@ def test_ten_megabytes_of_marks_take_no_half_second(mark):
     reply = mark * (10_000_000 // len(mark))
     start = time.thread_time()
     assert parse_count(reply).value is None
-    assert time.thread_time() - start < 0.5
+    assert time.thread_time() - start < 5  # as above
