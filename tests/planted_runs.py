@@ -37,7 +37,16 @@ def counted(index, error, **more):
 
 
 def plant_run(
-    folder, tasks, *, model="org/model", layers=(0, 1, 2, 3), depth=4, version=1, intervention=None, failures=()
+    folder,
+    tasks,
+    *,
+    model="org/model",
+    family="qwen3_vl",
+    layers=(0, 1, 2, 3),
+    depth=4,
+    version=1,
+    intervention=None,
+    failures=(),
 ):
     """A finished run of samples by task; without layers one that was not probed."""
     place = folder / "org__model"
@@ -54,7 +63,9 @@ def plant_run(
     }
     if layers:
         results["halo"] = {
-            "signature": signature(tasks, model=model, layers=layers, depth=depth, intervention=intervention),
+            "signature": signature(
+                tasks, model=model, family=family, layers=layers, depth=depth, intervention=intervention
+            ),
             "failures": list(failures),
         }
     (place / "1_results.json").write_text(json.dumps(results))
@@ -64,13 +75,13 @@ def plant_run(
     return folder
 
 
-def signature(tasks, *, model, layers, depth, intervention=None):
+def signature(tasks, *, model, family, layers, depth, intervention=None):
     data = {task: CONTENT_SHA256.get(task, "fingerprint:0") for task in tasks}
     return {
         "model": {
             "base": "qwen3_vl",
             "pretrained": model,
-            "family": "qwen3_vl",
+            "family": family,
             "layers": depth,
             "heads": 4,
             "dtype": "bfloat16",
@@ -92,9 +103,13 @@ def plant_maps(
     grids=((8, 8),),
     task=TASK,
     part=0,
+    signed=None,
     **more,
 ):
-    """One part of maps: `maps_of(document, step, layer)` gives the weights of a map; `more` are columns for every row."""
+    """One part of maps: `maps_of(document, step, layer)` gives the weights of a map; `more` are columns for every row.
+
+    `signed` is the signature of the run, which `halo-probe score` asks for.
+    """
     rows = []
     for document in documents:
         for step, text in enumerate(tokens):
@@ -121,7 +136,7 @@ def plant_maps(
                     }
                 )
     (folder / "halo").mkdir(exist_ok=True)
-    schema = SCHEMA.with_metadata({SIGNATURE_KEY: json.dumps({})})
+    schema = SCHEMA.with_metadata({SIGNATURE_KEY: json.dumps(signed or {})})
     known = [{name: row.get(name) for name in SCHEMA.names} for row in rows]
     pq.write_table(pa.Table.from_pylist(known, schema=schema), folder / "halo" / f"part-{part:05d}.parquet")
     return folder

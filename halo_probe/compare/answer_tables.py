@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from halo_probe.compare.documents import UNDEFINED, shared
-from halo_probe.compare.runs import TaskRun
+from halo_probe.compare.documents import UNDEFINED, enough, shared
+from halo_probe.compare.runs import Run, TaskRun
+from halo_probe.errors import UsageError
 from halo_probe.statistics.intervals import (
     Floats,
     Interval,
@@ -98,7 +98,9 @@ class PairRow:
     second: str
     measure: str
     n: int
-    """Documents that both answered."""
+    """Documents that both answered; below 20, or 80 % of the task, no interval and no p."""
+    documents: int
+    """Of the whole task, evaluated, answered or not."""
     difference: float
     difference_interval: Interval
     p: float
@@ -207,6 +209,7 @@ def pair_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[PairRow]:
             "mbe": e_b - e_a,
             "mae": np.abs(e_b) - np.abs(e_a),
         }
+        n, documents = int(both.sum()), max(a.documents, b.documents)
         p = mcnemar(int((right_a & ~right_b).sum()), int((~right_a & right_b).sum()))
         for measure, values in differences.items():
             yield PairRow(
@@ -214,32 +217,42 @@ def pair_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[PairRow]:
                 first=first,
                 second=second,
                 measure=measure,
-                n=int(both.sum()),
+                n=n,
+                documents=documents,
                 difference=float(values.mean()),
-                difference_interval=error_interval(values),
-                p=p if measure == "accuracy" else error_p(values),
+                difference_interval=error_interval(values) if enough(n, documents) else UNDEFINED,
+                p=np.nan if not enough(n, documents) else p if measure == "accuracy" else error_p(values),
                 p_adjusted=np.nan,
             )
 
 
-def mask_rows(
-    run: str, plain: Mapping[str, TaskRun], masked: Sequence[tuple[Mapping[str, Any], Mapping[str, TaskRun]]]
-) -> Iterator[MaskRow]:
+def mask_rows(run: str, plain: Mapping[str, TaskRun], others: Sequence[Run]) -> Iterator[MaskRow]:
     """A model's accuracy without and with masks; NaN where one was not run.
 
     Args:
         run: Label of the plain run.
         plain: Its tasks.
-        masked: Intervention and tasks of each other run of the model.
+        others: The runs of the same model with an intervention.
+
+    Raises:
+        UsageError: If two runs have the same mask: the row would hang on their order.
     """
-    accuracies: dict[tuple[str, str], dict[str, float]] = {}
-    for did, tasks in masked:
-        for task, one in tasks.items() if did["name"] in MASKS else ():
-            where = f"steps {did['steps']}, layers {did['layers']}"
-            accuracies.setdefault((task, where), {})[did["name"]] = float(one.correct.mean())
-    for (task, where), found in accuracies.items():
+    masked: dict[tuple[str, str], dict[str, Run]] = {}
+    for other in others:
+        did = other.intervention or {}
+        for task in other.tasks if did["name"] in MASKS else ():
+            found = masked.setdefault((task, f"steps {did['steps']}, layers {did['layers']}"), {})
+            if did["name"] in found:
+                raise UsageError(
+                    f"{found[did['name']].label} and {other.label}: are both runs of {task} with {did['name']} by the "
+                    "same model; name one of them."
+                )
+            found[did["name"]] = other
+    for (task, where), by_name in masked.items():
         whole = float(plain[task].correct.mean()) if task in plain else np.nan
-        yield MaskRow(task=task, run=run, where=where, plain=whole, **{name: found.get(name, np.nan) for name in MASKS})
+        accuracies = {name: float(by_name[name].tasks[task].correct.mean()) for name in MASKS if name in by_name}
+        hidden = {**dict.fromkeys(MASKS, np.nan), **accuracies}
+        yield MaskRow(task=task, run=run, where=where, plain=whole, **hidden)
 
 
 def _counts(predicted: Floats) -> list[int | None]:

@@ -8,16 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halo_probe.compare.runs import TaskRun
-from halo_probe.statistics.intervals import Floats, Interval, drawn_means, percentile_interval
+from halo_probe.statistics.intervals import LEAST_STRATUM, Floats, Interval, drawn_means, percentile_interval
 from halo_probe.statistics.multiplicity import benjamini_hochberg, holm
 
 UNDEFINED: Interval = (np.nan, np.nan)
 """The interval of a value that is undefined, or has none."""
 
+LEAST_DOCUMENTS = LEAST_STRATUM
+"""What rests on fewer documents with a value is open."""
+LEAST_SHARE = 0.8
+"""So is what rests on a smaller share of the documents of the task."""
+
 ALIKE = ("data hash", "system prompt", "generation configuration", "number of examples in the prompt")
 """The fields in which two questions on the same images are alike."""
 
 Row = TypeVar("Row", bound=Any)
+
+
+def enough(n: int, documents: int) -> bool:
+    """Whether n documents with a value decide anything about a task of so many documents."""
+    return n >= LEAST_DOCUMENTS and n >= LEAST_SHARE * documents
 
 
 def shared(a: TaskRun, b: TaskRun) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -63,7 +63,7 @@ def compare(runs: Sequence[Run]) -> Report:
     """Compare runs, of one model or several, comparable or not.
 
     Raises:
-        UsageError: If no run has a counting task.
+        UsageError: If no run has a counting task, or two runs could be the same piece of evidence.
     """
     names = tuple(dict.fromkeys(task for run in runs for task in run.tasks))
     if not names:
@@ -89,7 +89,7 @@ def compare(runs: Sequence[Run]) -> Report:
         )
     run_models = {run.label: run.model for run in runs}
     for label, ones in models.items():
-        others = [(run.intervention, run.tasks) for run in runs if run.intervention and run.model == run_models[label]]
+        others = [run for run in runs if run.intervention and run.model == run_models[label]]
         rows["masks"] += answer_tables.mask_rows(label, ones, others)
         if {COUNT, ECHO} <= ones.keys():
             rows["contrasts"] += attention_tables.contrast_rows(label, ones[COUNT], ones[ECHO], draws_of=draws_of)

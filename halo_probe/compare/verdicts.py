@@ -5,7 +5,7 @@ where it is missing or too little. A rule is supported when all its demands are 
 else not decided. Each demand of a model's rule is judged two-sided at the level .05 / (number of demands), so that a
 wrong verdict of either kind has a chance of at most .05 whatever the number of demands, as far as the bootstrap keeps
 its level. It does not where documents are few, for its intervals are then too narrow, that of one has no width: below
-`LEAST_DOCUMENTS` with a value, or `LEAST_SHARE` of the documents of the task, a demand is open. A cell of the Halo has
+20 documents with a value, or 80 % of the documents of the task, a demand is open. A cell of the Halo has
 to show all three of its contrasts, each as it is and as a z-score, each judged at .05; there is no adjustment for the
 number of families and layouts.
 
@@ -21,9 +21,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from halo_probe.compare.documents import LEAST_DOCUMENTS, enough
 from halo_probe.statistics.information import digit_agreement
 from halo_probe.statistics.intervals import (
-    LEAST_STRATUM,
     Floats,
     Interval,
     drawn_means,
@@ -43,7 +43,9 @@ MAGNITUDE_SLOPE = 0.7
 SMALL_ERROR = 0.10
 """Noisy magnitude estimation: the mean relative error |e| / N is at most this."""
 MAGNITUDE_ACCURACY = 0.9
-"""Noisy magnitude estimation: the accuracy is surely below this; who makes no errors estimates nothing."""
+"""Noisy magnitude estimation: the accuracy is surely below this; who makes no errors estimates nothing.
+
+It is that on the answered documents: an exact counter that is silent on some makes no errors either."""
 LEAST_ANSWERED = 0.8
 """Noisy magnitude estimation: at least this share of the documents is answered."""
 BOOST = {"name": "boost", "strength": 2.0, "steps": "d2", "layers": "all"}
@@ -55,10 +57,6 @@ LEAST_GAIN = 0.05
 LEAST_Z = 0.2
 """A mean z-score against the null that is surely smaller than this is no halo."""
 LEAST_LAYOUTS = LEAST_FAMILIES = 2
-LEAST_DOCUMENTS = LEAST_STRATUM
-"""A demand on fewer documents with a value is open."""
-LEAST_SHARE = 0.8
-"""So is one on a smaller share of the documents of the task."""
 
 Outcome = Literal["met", "failed", "open"]
 Conclusion = Literal["supported", "refuted", "not decided"]
@@ -201,11 +199,11 @@ def noisy_magnitude(subject: str, *, wide: WideReplies | None) -> Verdict:
         answered = ~np.isnan(wide.predicted)
         n, documents = int(answered.sum()), wide.documents
         needs = "" if n else "replies of halo_count_wide that give a count"
-        if _enough(n, documents):
+        if enough(n, documents):
             relative = np.abs(wide.predicted - wide.counts) / wide.counts
             error = percentile_interval(drawn_means(relative, wide.draws), level=level)
             right = int((wide.predicted == wide.counts).sum())
-            accuracy = wilson_interval(right, wide.counts.size, level=level)
+            accuracy = wilson_interval(right, n, level=level)
             if np.unique(wide.counts[answered]).size > 1:
                 slope = percentile_interval(drawn_slopes(wide.counts, wide.predicted, wide.draws), level=level)
             else:
@@ -230,7 +228,7 @@ def noisy_magnitude(subject: str, *, wide: WideReplies | None) -> Verdict:
                 needs=needs,
             ),
             _bounded(
-                f"the accuracy is below {MAGNITUDE_ACCURACY:.2f}",
+                f"the accuracy on the answered documents is below {MAGNITUDE_ACCURACY:.2f}",
                 (n, accuracy),
                 MAGNITUDE_ACCURACY,
                 above=False,
@@ -296,11 +294,6 @@ def _demand(text: str, outcome: Outcome, numbers: Mapping[str, float], *, needs:
     return Demand(text=text, outcome=outcome, numbers=numbers, needs=wanted if outcome == "open" else "")
 
 
-def _enough(n: int, documents: int) -> bool:
-    """Whether so many documents with a value decide anything about a task of so many."""
-    return n >= LEAST_DOCUMENTS and n >= LEAST_SHARE * documents
-
-
 def _answered(n: int, documents: int, *, needs: str) -> Demand:
     text = f"at least {LEAST_ANSWERED:.0%} of the documents are answered"
     if not documents:
@@ -332,7 +325,7 @@ def _negative_difference(differences: Differences | None, *, level: float) -> De
         return _demand(text, "open", {}, needs="the tasks halo_count and halo_echo of a probed run, asked alike")
     test = signed_rank(differences.values)
     outcome: Outcome = "open"
-    if _enough(test.n, differences.documents) and test.p < 1 - level:
+    if enough(test.n, differences.documents) and test.p < 1 - level:
         outcome = "met" if test.w_plus < test.w_minus else "failed"
     numbers = {"pairs": test.n, "of": differences.documents, "shift": test.shift, "r": test.r, "p": test.p}
     return _demand(text, outcome, numbers)
@@ -342,7 +335,7 @@ def _units_use(wide: WideReplies | None, bound: float, *, above: bool, level: fl
     text = f"T_2 is {'at least' if above else 'below'} {bound:.2f} on two-digit counts"
     interval = None
     n = 0 if wide is None or wide.units is None else int((~np.isnan(wide.units).any(axis=1)).sum())
-    if wide is not None and wide.units is not None and _enough(n, wide.documents):
+    if wide is not None and wide.units is not None and enough(n, wide.documents):
         written = [str(count) for count in wide.counts]
         interval = digit_agreement(wide.units, written, digit=2, level=level).interval
         interval = None if np.isnan(interval).any() else interval
@@ -360,7 +353,7 @@ def _gain(pair: UnitsPair | None, text: str, needs: str, *, level: float) -> Dem
     # Where hardly a document changes the bootstrap has no width; a gain varies at least as a rate without losses does.
     high = max(bootstrapped, wilson_interval(max(won - lost, 0), gains.size, level=level)[1])
     outcome: Outcome = "open"
-    if _enough(gains.size, pair.documents):
+    if enough(gains.size, pair.documents):
         if p < 1 - level and won > lost:
             outcome = "met"
         elif high < LEAST_GAIN:
@@ -376,7 +369,7 @@ def _halo_demand(cell: HaloCell) -> Demand:
     for name in CONTRASTS:
         for shown, values, least in ((name, cell.raw[name], 0.0), (f"{name} z", cell.z[name], LEAST_Z)):
             numbers[f"{shown} n"] = int((~np.isnan(values)).sum())
-            if not _enough(int(numbers[f"{shown} n"]), cell.documents):
+            if not enough(int(numbers[f"{shown} n"]), cell.documents):
                 outcomes.append("open")
                 continue
             low, high = percentile_interval(drawn_means(values, cell.draws), level=1 - LEVEL)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from planted_runs import TASK, plant_maps, plant_run
 from planted_runs import counted as planted
+from planted_truths import BOOST, MAPS, PAPER, WIDE, counted, probed, reliance, sample, scenes, written
 from scipy import stats
 
 from halo_probe.archive.maps import SIGNATURE_KEY
@@ -19,39 +20,7 @@ from halo_probe.errors import HaloError
 from halo_probe.leaderboard.board import build_leaderboard
 
 MODEL = {"base": "qwen3_vl", "pretrained": "org/model", "family": "qwen3_vl", "heads": 4, "dtype": "bfloat16"}
-PAPER = np.repeat(np.arange(10, 17), 30)
-WIDE = np.repeat(np.arange(10, 100), 4)
-
-
-def sample(place, count, predicted, **more):
-    return {
-        "doc_id": place,
-        "id": f"set-{place:05d}",
-        "count": int(count),
-        "predicted": None if predicted is None else int(predicted),
-        "accuracy": float(predicted == count),
-        "input": "How many?",
-        "token_counts": [{"output_tokens": 3}],
-        **more,
-    }
-
-
-BOOST = {"name": "boost", "strength": 2.0, "steps": "d2", "layers": "all"}
 OTHER = {**MODEL, "pretrained": "org/other"}
-
-
-def reliance(count, distributions):
-    """What `reliance=true` leaves in a sample."""
-    probabilities = [one.tolist() for one in distributions]
-    return {"reliance": "measured", "true_digits": str(count), "digit_probabilities": probabilities}
-
-
-def probed(place, count, predicted, *, d1, d2, halo=(), **more):
-    """A sample of a probed run; its entropy falls as its sparsity grows, its mass stays."""
-    halo = {"digit_status": "split", "digit_steps": [0, 1], **dict(halo)}
-    values = {"sparsity_d1": d1, "sparsity_d2": d2, "entropy_d1": 1 - d1, "entropy_d2": 1 - d2}
-    values |= {"visual_mass_d1": 0.5, "visual_mass_d2": 0.5, "vision_sparsity": (d1 + d2) / 2}
-    return sample(place, count, predicted, token_counts=[{"output_tokens": 3, "halo": halo}], **values, **more)
 
 
 def write_run(folder, tasks, *, model=MODEL, intervention=None, version=1, data="d" * 64, signed=True):
@@ -180,20 +149,6 @@ def test_the_same_run_twice_does_not_differ_from_itself(capsys, tmp_path):
     for row in compared(capsys, tmp_path, *runs)["pairs"]:
         assert (row["difference"], row["p_adjusted"]) == (0, 1)
         assert row["difference_interval"][0] < 0 < row["difference_interval"][1]
-
-
-def counted(rng, *, extra_decay):
-    d1 = rng.uniform(0.6, 0.8, PAPER.size)
-    d2 = d1 + extra_decay + rng.normal(0, 0.02, PAPER.size)
-    return [probed(k, n, n, d1=d1[k], d2=d2[k]) for k, n in enumerate(PAPER)]
-
-
-def written(predicted, units, **more):
-    tens = np.pad(np.eye(10)[WIDE // 10], ((0, 0), (0, 2)))
-    return [
-        probed(k, n, predicted[k], d1=0.7, d2=0.7, halo=reliance(n, [tens[k], units[k]]), **more)
-        for k, n in enumerate(WIDE)
-    ]
 
 
 def take_over(rng):
@@ -405,6 +360,73 @@ def test_masks_stand_side_by_side_and_a_missing_one_is_seen(capsys, tmp_path):
         None,
         scores[str(runs[2])],
     ]
+
+
+def test_two_runs_with_the_same_mask_are_an_error_that_names_both(capsys, tmp_path):
+    rng = np.random.default_rng(6)
+    mask = {"name": "random30", "steps": "all", "layers": "mid"}
+    runs = [
+        write_run(tmp_path / name, {"halo_count": scored(rng)}, intervention=did)
+        for name, did in (("plain", None), ("a", mask), ("b", mask))
+    ]
+    code, out, error = compare(capsys, *runs)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert f"{runs[1]} and {runs[2]}: are both runs of halo_count with random30" in error
+
+
+@pytest.mark.parametrize(
+    ("answered", "n", "shown"), [(19, 20, False), (20, 20, True), (79, 100, False), (80, 100, True)]
+)
+def test_a_pair_of_runs_on_too_few_documents_has_no_test(answered, n, shown, capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    replies = [np.where(np.arange(n) < answered, 12 + rng.integers(0, 2, n), np.nan), np.full(n, 12.0)]
+    runs = [
+        write_run(tmp_path / name, {"halo_count": [sample(k, 12, one[k]) for k in range(n)]}, model=model)
+        for name, model, one in zip("ab", (MODEL, OTHER), replies, strict=True)
+    ]
+    rows = compared(capsys, tmp_path, *runs)["pairs"]
+    assert [(row["n"], row["documents"]) for row in rows] == [(answered, n)] * 3
+    for row in rows:
+        assert ((row["p"] is not None), (row["p_adjusted"] is not None)) == (shown, shown)
+        assert (row["difference_interval"] != [None, None]) == shown
+
+
+@pytest.mark.parametrize(("kind", "conclusion"), [("ring and hull", "supported"), ("away, exp(-1.5 sum)", "refuted")])
+def test_planted_maps_are_judged_by_what_the_score_command_says_of_them(kind, conclusion, capsys, tmp_path):
+    """From maps on the disk to the verdict: two families, two layouts."""
+    number, side = 24, 16
+    for family in ("qwen3_vl", "gemma3"):
+        folder, rng = tmp_path / family, np.random.default_rng(len(family))
+        tasks = ("halo_count", "halo_layout_grid")
+        dots = {task: scenes(task, side, number) for task in tasks}
+        plant_run(
+            folder,
+            {
+                task: [
+                    probed(k, len(one.centers), 12, d1=0.7, d2=0.7, id=f"{task}-{k:05d}") for k, one in enumerate(own)
+                ]
+                for task, own in dots.items()
+            },
+            family=family,
+            layers=[3],
+        )
+        for part, task in enumerate(tasks):
+            maps = [MAPS[kind](one) * rng.lognormal(0, 0.5, side * side) for one in dots[task]]
+            plant_maps(
+                folder,
+                lambda document, *_, maps=maps: maps[document],
+                documents=range(number),
+                tokens=("1", "2", "<end>"),
+                layers=[3],
+                grids=((side, side),),
+                task=task,
+                part=part,
+                signed=read_run(folder).signature,
+            )
+        assert main(["score", str(folder), "--null", "--workers", "1"]) == 0
+        capsys.readouterr()
+    *_, halo = compared(capsys, tmp_path, tmp_path / "qwen3_vl", tmp_path / "gemma3")["verdicts"]
+    assert (halo["rule"], halo["conclusion"]) == ("Halo", conclusion)
 
 
 def test_an_intervention_of_another_kind_is_no_evidence_and_another_run_supplies_tasks(capsys, tmp_path):

@@ -4,6 +4,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from planted_truths import (
+    FALSE_MAPS,
+    MAGNITUDE,
+    MAPS,
+    MISTAKEN_MAPS,
+    MODELS,
+    NULL_MODELS,
+    TAKEOVER,
+    TRUE_MAPS,
+    conclude,
+    conclude_halo,
+    contrasts_of,
+    halo_cells,
+    scenes,
+    take_over,
+)
 from scipy import stats
 
 from halo_probe.compare.verdicts import (
@@ -18,16 +34,13 @@ from halo_probe.compare.verdicts import (
     language_takeover,
     noisy_magnitude,
 )
-from halo_probe.metrics.geometry import lay_out
 from halo_probe.metrics.null import compare_with_null
-from halo_probe.metrics.pairs import score_pairs
 from halo_probe.statistics.intervals import stratified_draws
 
 WIDE = np.repeat(np.arange(10, 100), 4)
 DRAWS = stratified_draws(WIDE, draws=2000)
 FEW_DRAWS = DRAWS[:500]
 PAPER = 256
-GRID = (16, 16)
 
 
 def perceive(rng, *, weber):
@@ -42,7 +55,7 @@ def perceive(rng, *, weber):
     )
 
 
-def take_over(rng):
+def makes_units_up(rng):
     """A language-takeover agent: the tens from the image, the units from a prior that depends on the tens alone."""
     priors = np.pad(np.random.default_rng(7).dirichlet(np.ones(10), size=10), ((0, 0), (0, 2)))
     units = np.array([rng.dirichlet(300 * prior + 1e-3) for prior in priors[WIDE // 10]])
@@ -94,7 +107,7 @@ def test_a_coarse_visual_counter_is_no_takeover_either_though_its_units_are_nois
 
 def test_a_language_takeover_agent_is_one_and_no_noisy_magnitude():
     rng = np.random.default_rng(2)
-    wide = take_over(rng)
+    wide = makes_units_up(rng)
     found = language_takeover("m", **evidence(rng, wide, extra_decay=-0.02, reversed_rate=0.8, boosted_rate=0.3))
     assert (found.conclusion, found.needs) == ("supported", ())
     assert [demand.outcome for demand in found.demands] == ["met"] * 4
@@ -112,7 +125,7 @@ def test_a_language_takeover_agent_is_one_and_no_noisy_magnitude():
 )
 def test_a_takeover_is_not_decided_without_all_of_its_evidence(missing, words):
     rng = np.random.default_rng(3)
-    whole = evidence(rng, take_over(rng), extra_decay=-0.02, reversed_rate=0.8, boosted_rate=0.3)
+    whole = evidence(rng, makes_units_up(rng), extra_decay=-0.02, reversed_rate=0.8, boosted_rate=0.3)
     found = language_takeover("m", **{**whole, missing: None})
     assert found.conclusion == "not decided"
     (need,) = found.needs
@@ -296,131 +309,76 @@ def test_the_slope_needs_replies_to_two_counts():
     assert error.outcome == "failed"
 
 
-def images(rng, number):
-    """Layouts of 10 to 16 dots that do not touch."""
-    layouts = []
-    for _ in range(number):
-        dots = []
-        count = rng.integers(10, 17)
-        while len(dots) < count:
-            dot = rng.integers(60, 964, size=2)
-            if all(np.hypot(*(dot - other)) > 90 for other in dots):
-                dots.append(dot)
-        layouts.append(lay_out(dots, radius=10, image=(1024, 1024), grid=GRID))
-    return layouts
+TWO = ("halo_count", "halo_layout_grid")
 
 
-def ring(layout):
-    return 0.3 + 2 * layout.around + 2 * layout.band / (1024 / 16) ** 2
+def cells(rng, kind, **more):
+    """A cell for each of two families and two layouts of a model whose maps are of a planted kind."""
+    return tuple(halo_cells(MAPS[kind], rng, **{"side": 16, "layouts": TWO, "number": 100, **more}))
 
 
-def sink(layout):
-    return 0.2 + 500.0 * (np.arange(GRID[0] * GRID[1]) == 15 * 16)
-
-
-def frame(layout):
-    return 1.0 + 6 * layout.frame
-
-
-def on_the_dots(layout):
-    return 0.1 + layout.dot_shares * 50
-
-
-def distances(layout):
-    """Pixels from each cell to the nearest cell of a dot, and the field of Gaussians of 120 px around all dots."""
-    rows, columns = GRID
-    y, x = np.mgrid[:rows, :columns] + 0.5
-    centres = np.stack([x.ravel() * 1024 / columns, y.ravel() * 1024 / rows], axis=1)
-    apart = np.linalg.norm(centres[:, None] - centres[layout.center_cells][None], axis=2)
-    return apart.min(axis=1), np.exp(-(apart**2) / (2 * 120**2)).sum(axis=1)
-
-
-def registers(layout):
-    """A few cells of the blank background, others for every image."""
-    rng = np.random.default_rng(int(distances(layout)[0].sum()))
-    return 0.2 + 40.0 * (rng.random(GRID[0] * GRID[1]) < 0.02)
-
-
-FALSE_MAPS = {
-    "sink": sink,
-    "frame": frame,
-    "on_the_dots": on_the_dots,
-    "uniform": lambda _: np.ones(GRID[0] * GRID[1]),
-    "uniform but for the dots": lambda layout: np.where(distances(layout)[0] < 32, 0.3, 1.0),
-    "avoids the dots": lambda layout: np.exp(-1.5 * distances(layout)[1]),
-    "avoids the dots weakly": lambda layout: np.exp(-distances(layout)[1]),
-    "dips at the dots": lambda layout: 1 - 0.95 * np.exp(-(distances(layout)[0] ** 2) / (2 * 120**2)),
-    "falls off from the dots": lambda layout: np.exp(-(distances(layout)[0] ** 2) / (2 * 90**2)) + 0.02,
-    "grows away from the dots": lambda layout: 0.1 + distances(layout)[0] / 300,
-    "registers": registers,
-    "centre": lambda layout: 0.05 + frame(layout).max() - frame(layout),
-    "reading order": lambda _: np.linspace(2, 0.2, GRID[0] * GRID[1]),
-    "one row": lambda _: 0.1 + 3.0 * (np.arange(GRID[0] * GRID[1]) // GRID[1] == 7),
-    "hull band alone": lambda layout: 0.2 + 2 * layout.band / (1024 / 16) ** 2,
-    "one dot alone": lambda layout: 0.1 + 50.0 * (np.arange(GRID[0] * GRID[1]) == int(distances(layout)[0].argmin())),
-}
-"""Maps of models that have no halo: that which the former rule called one first, then others that it was not made on."""
-
-
-MAPS = {"ring": ring, "sink": sink, "frame": frame, "on_the_dots": on_the_dots}
-KEYS = tuple(f"{name}_ns" for name in CONTRASTS)
-
-
-def contrasts_of(maps, layouts):
-    """Each map on its own dots, as it is and against those of all other images, as `compare_with_null` does one by one."""
-    raw, z = {}, {}
-    for name, (_, values) in zip(CONTRASTS, score_pairs(maps, layouts, keys=KEYS).items(), strict=True):
-        raw[name] = np.diag(values)
-        others = np.where(np.eye(len(layouts), dtype=bool), np.nan, values)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            z[name] = (raw[name] - np.nanmean(others, axis=1)) / np.nanstd(others, axis=1, ddof=1)
-    return raw, z
-
-
-@pytest.fixture(scope="module")
-def layouts():
-    return {
-        name: images(np.random.default_rng(seed), 120) for seed, name in enumerate(("halo_count", "halo_layout_grid"))
-    }
-
-
-def cells(rng, layouts, draw, families=("a", "b")):
-    """A cell per family and layout for a model whose maps are `draw` with noise."""
-    for family in families:
-        for name, dots in layouts.items():
-            maps = np.array([draw(layout) for layout in dots]) * rng.lognormal(0, 0.5, size=(len(dots), 256))
-            raw, z = contrasts_of(maps, dots)
-            yield HaloCell(
-                family=family,
-                layout=name,
-                raw=raw,
-                z=z,
-                draws=stratified_draws(np.full(len(dots), 12), draws=1000),
-                documents=len(dots),
-            )
-
-
-def test_the_z_scores_of_this_file_are_those_of_the_package(layouts):
-    own, *others = layouts["halo_count"][:40]
-    maps = np.array([ring(layout) for layout in (own, *others)])
+def test_the_z_scores_of_the_planted_maps_are_those_of_the_package():
+    rng = np.random.default_rng(0)
+    own, *others = (scene.layout for scene in scenes("halo_count", 16, 40))
+    maps = rng.lognormal(0, 0.5, (40, 256))
     _, mine = contrasts_of(maps, [own, *others])
     for name in CONTRASTS:
         assert mine[name][0] == pytest.approx(compare_with_null(maps[0], own, others)[f"{name}_ns"].z)
 
 
+@pytest.mark.parametrize(("side", "number"), [(16, 100), (32, 40)])
 @pytest.mark.parametrize("name", FALSE_MAPS)
-def test_no_map_without_a_halo_is_called_one(name, layouts):
-    for seed in range(3):
-        found = halo("all", tuple(cells(np.random.default_rng(seed), layouts, FALSE_MAPS[name])))
-        assert found.conclusion != "supported", found.demands
+def test_no_map_without_a_halo_is_called_one(name, side, number):
+    found = conclude_halo(MAPS[name], np.random.default_rng(1), side=side, number=number)
+    assert found != "supported"
 
 
-@pytest.mark.parametrize("strength", [0.5, 1, 4])
-def test_a_ring_along_the_hull_is_a_halo_however_strong(strength, layouts):
-    def draw(layout):
-        return 0.3 + strength * (2 * layout.around + 2 * layout.band / (1024 / 16) ** 2)
+@pytest.mark.parametrize(("side", "number"), [(16, 100), (32, 40)])
+@pytest.mark.parametrize("name", TRUE_MAPS)
+def test_a_ring_along_the_hull_is_a_halo_however_strong(name, side, number):
+    assert conclude_halo(MAPS[name], np.random.default_rng(1), side=side, number=number) == "supported"
 
-    assert halo("all", tuple(cells(np.random.default_rng(3), layouts, draw))).conclusion == "supported"
+
+@pytest.mark.parametrize("name", MISTAKEN_MAPS)
+@pytest.mark.xfail(
+    strict=True,
+    reason=(
+        "the own ring is left out of the hull's own band and lies in those of the null, which thins their contrast: "
+        "what a fixed frame gives to a hull shows as a z above 0"
+    ),
+)
+def test_a_ring_beside_a_bright_frame_is_no_halo(name):
+    assert conclude_halo(MAPS[name], np.random.default_rng(1), side=16, number=256) != "supported"
+
+
+def judged(tmp_path, name, seed):
+    return conclude(tmp_path, {**MODELS, **NULL_MODELS}[name], np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_said_of_a_planted_model_is_true(name, tmp_path):
+    """A rule that holds is found, one that does not hold is never supported, nor is one that is not shown."""
+    one = MODELS[name]
+    for seed in range(2):
+        found = judged(tmp_path / str(seed), name, seed)
+        for rule in (TAKEOVER, MAGNITUDE):
+            if rule in one.true:
+                assert found[rule] == "supported", rule
+            elif rule not in one.unclear:
+                assert found[rule] != "supported", rule
+
+
+@pytest.mark.parametrize("name", [name for name, one in MODELS.items() if one.model is take_over and one.unclear])
+def test_what_is_handed_over_badly_is_never_supported(name, tmp_path):
+    """Few documents, doubled, forced, under another condition: a takeover that the evidence does not show."""
+    assert judged(tmp_path, name, 0)[TAKEOVER] in {"not decided", "error"}
+
+
+@pytest.mark.parametrize("name", NULL_MODELS)
+def test_a_model_on_the_bound_of_a_demand_is_supported_less_often_than_the_level(name, tmp_path):
+    rule = TAKEOVER if name.startswith("takeover") else MAGNITUDE
+    found = [judged(tmp_path / str(seed), name, seed)[rule] for seed in range(6)]
+    assert found.count("supported") <= 1, found
 
 
 def test_evidence_on_a_part_of_the_documents_decides_nothing():
@@ -478,15 +436,15 @@ def test_one_document_without_digit_probabilities_does_not_undo_the_others():
 
 @pytest.mark.parametrize(
     ("name", "conclusion"),
-    [("ring", "supported"), ("sink", "refuted"), ("frame", "refuted"), ("on_the_dots", "refuted")],
+    [("ring and hull", "supported"), ("one sink", "refuted"), ("frame", "refuted"), ("on the dots", "refuted")],
 )
-def test_the_verdict_on_the_halo_follows_the_maps(name, conclusion, layouts):
-    found = halo("all", tuple(cells(np.random.default_rng(8), layouts, MAPS[name])))
+def test_the_verdict_on_the_halo_follows_the_maps(name, conclusion):
+    found = halo("all", cells(np.random.default_rng(8), name))
     assert (found.conclusion, found.needs) == (conclusion, ())
 
 
-def test_the_halo_needs_two_families_and_two_layouts(layouts):
-    whole = tuple(cells(np.random.default_rng(9), layouts, ring))
+def test_the_halo_needs_two_families_and_two_layouts():
+    whole = cells(np.random.default_rng(9), "ring and hull")
     one_family = halo("all", whole[:2])
     assert one_family.conclusion == "not decided"
     assert "1 more model families" in one_family.needs[0]
@@ -494,32 +452,29 @@ def test_the_halo_needs_two_families_and_two_layouts(layouts):
     assert "2 more model families" in halo("all", ()).needs[0]
 
 
-def test_a_halo_in_one_family_of_two_is_not_decided(layouts):
+def test_a_halo_in_one_family_of_two_is_not_decided():
     rng = np.random.default_rng(10)
-    mixed = (*cells(rng, layouts, ring, families=["a"]), *cells(rng, layouts, frame, families=["b"]))
+    mixed = (*cells(rng, "ring and hull", families=["a"]), *cells(rng, "frame", families=["b"]))
     found = halo("all", mixed)
     assert found.conclusion == "not decided"
     assert "more documents, layouts or families" in found.needs[0]
 
 
-def test_runs_of_one_family_have_to_agree(layouts):
+def test_runs_of_one_family_have_to_agree():
     rng = np.random.default_rng(11)
-    contradicted = (*cells(rng, layouts, ring), *cells(rng, layouts, frame, families=["b"]))
+    contradicted = (*cells(rng, "ring and hull"), *cells(rng, "frame", families=["b"]))
     assert halo("all", contradicted).conclusion != "supported"
 
 
-def test_a_map_that_ignores_the_dots_shows_a_halo_less_often_than_the_level(layouts):
-    """A frame, a sink and noise, drawn again 40 times: neither the verdict nor a cell of it is met by chance."""
-    few = {name: dots[:40] for name, dots in layouts.items()}
-    found = [
-        halo("all", tuple(cells(np.random.default_rng(seed), few, lambda layout: frame(layout) + sink(layout))))
-        for seed in range(40)
-    ]
-    assert sum(one.conclusion == "supported" for one in found) / 40 <= LEVEL
-    assert sum(demand.outcome == "met" for one in found for demand in one.demands) / 160 <= LEVEL
+@pytest.mark.parametrize("name", ["uniform", "frame", "registers"])
+def test_a_map_that_ignores_the_dots_shows_a_halo_less_often_than_the_level(name):
+    """Drawn again 20 times: neither the verdict nor a cell of it is met by chance."""
+    found = [halo("all", cells(np.random.default_rng(seed), name, number=40)) for seed in range(20)]
+    assert sum(one.conclusion == "supported" for one in found) / 20 <= LEVEL
+    assert sum(demand.outcome == "met" for one in found for demand in one.demands) / 80 <= LEVEL
 
 
-def test_a_cell_without_a_defined_value_is_open(layouts):
-    (cell, *_) = cells(np.random.default_rng(12), {"halo_count": layouts["halo_count"][:40]}, ring)
+def test_a_cell_without_a_defined_value_is_open():
+    (cell, *_) = cells(np.random.default_rng(12), "ring and hull", number=40)
     blind = replace(cell, raw={**cell.raw, "hull_contrast": np.full(40, np.nan)})
     assert halo("all", (blind,)).demands[0].outcome == "open"
