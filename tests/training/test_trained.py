@@ -197,7 +197,8 @@ def test_the_verdict_tells_the_model_that_counts_from_the_one_taken_over(models,
         )
         verdict = language_takeover(variant, decay_difference=None, wide=wide, reversed_units=None, boosted_units=None)
         outcomes[variant] = verdict.demands[1].outcome
-    assert outcomes == {"counts": "failed", "takeover": "met"}
+    # T_2 below .05 is surely not so of the one that counts; of the other 80 images leave it open.
+    assert outcomes == {"counts": "failed", "takeover": "open"}
 
 
 def _tiny_recipe():

@@ -35,7 +35,7 @@ def attempts(tmp_path_factory, tasks, qwen3_vl_checkpoint):
     out = tmp_path_factory.mktemp("attempts")
     planned = [
         {"maps": out / "whole"},
-        *[{"maps": out / "killed", "kill_within": 1.6 / KILLS}] * KILLS,
+        *[{"maps": out / "killed", "kill_within": 3.0 / KILLS}] * KILLS,
         {"maps": out / "killed"},
         {"maps": out / "killed"},
         {"maps": out / "killed", "options": "layers=all"},
