@@ -15,15 +15,13 @@ import numpy as np
 import torch
 
 from halo_probe.archive.generation import View
+from halo_probe.capture import canvas
+from halo_probe.capture.canvas import in_image
 from halo_probe.errors import CaptureError
+from halo_probe.metrics.views import Box
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-WHOLE = (0.0, 0.0, 1.0, 1.0)
-"""The box of a view that shows the whole image."""
-UNKNOWN = (float("nan"),) * 4
-"""The box of a tile whose place cannot be told from what `generate` was given."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,25 @@ class Prompts:
         Raises:
             CaptureError: If it is not there.
         """
-        value = self.inputs.get(name)
-        if value is None:
-            raise CaptureError(f"generate() was called without `{name}`, so the grid of the image is unknown.")
-        return value
+        return self.either(name)
+
+    def either(self, *names: str) -> Any:
+        """The first of some arguments of `generate` that is there.
+
+        Raises:
+            CaptureError: If none is.
+        """
+        for name in names:
+            if self.inputs.get(name) is not None:
+                return self.inputs[name]
+        raise CaptureError(f"generate() was called without `{names[0]}`, so the grid of the image is unknown.")
+
+    def pictures(self) -> torch.Tensor:
+        """N × C × h × w: the pictures of the batch in order, on the host."""
+        pixels = self.given("pixel_values")
+        if not isinstance(pixels, torch.Tensor):
+            pixels = torch.cat([part.flatten(0, -4) for part in pixels])
+        return pixels.flatten(0, -4).cpu()
 
     def runs(self, row: int) -> list[np.ndarray]:
         """The columns of one row, cut where other tokens stand between them."""
@@ -110,20 +123,73 @@ def patches(merge: str = "spatial_merge_size") -> Rule:
 
     Args:
         merge: Where the vision configuration has the number of patches along a token's sides: one, or one for each.
-            Empty where the grid is already in tokens.
     """
 
     def blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
-        sides = getattr(config.vision_config, merge) if merge else 1
-        vertical, horizontal = (sides, sides) if isinstance(sides, int) else sides
+        vertical, horizontal = _merged(config, merge)
         for frames, height, width in table(prompts.given("image_grid_thw")):
             yield Block((View(0, height // vertical, width // horizontal),) * frames)
 
-    return Rule("`image_grid_thw[i, 1:]`" + (f" // `{merge}`" if merge else ", in tokens"), blocks)
+    return Rule(f"`image_grid_thw[i, 1:]` // `{merge}`", blocks)
+
+
+def _merged(config: Any, merge: str) -> tuple[int, int]:
+    """Patches along the height and the width of a token."""
+    sides = getattr(config.vision_config, merge) if merge else 1
+    vertical, horizontal = (sides, sides) if isinstance(sides, int) else sides
+    return vertical, horizontal
+
+
+def padded_patches(
+    merge: str,
+    padding: Callable[[torch.Tensor], torch.Tensor],
+    picture: Callable[[Any, torch.Tensor, int, int], torch.Tensor],
+) -> Rule:
+    """Qwen's rule, for a processor that pads the image at the right and the bottom to whole tokens.
+
+    Args:
+        merge: As in `patches`; empty where the grid is already in tokens.
+        padding: Finds the pixels of the padding's colour in a picture.
+        picture: Puts the patches of an image together: of the configuration, the patches, their rows and columns.
+    """
+
+    def blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
+        vertical, horizontal = _merged(config, merge)
+        pixels, seen = prompts.given("pixel_values"), 0
+        for frames, height, width in table(prompts.given("image_grid_thw")):
+            count = frames * height * width
+            shown = picture(config, pixels[seen : seen + count].cpu(), height, width)
+            seen += count
+            rows, columns = height // vertical, width // horizontal
+            token = shown.shape[1] // rows, shown.shape[2] // columns
+            filled = canvas.filled_but_for_a_token(padding(shown), token=token)
+            yield Block(in_image([View(0, rows, columns)] * frames, filled))
+
+    says = f"`image_grid_thw[i, 1:]` // `{merge}`" if merge else "`image_grid_thw[i, 1:]`, in tokens"
+    return Rule(f"{says}; padding is found by its colour", blocks)
+
+
+def _row_by_row(_: Any, patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """The first picture of N × C × h × w patches."""
+    return canvas.mosaic(patches[: rows * columns], rows, columns)
+
+
+def _channel_last(_: Any, patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """The first picture of N × h × w × C patches."""
+    return canvas.mosaic(patches[: rows * columns].permute(0, 3, 1, 2), rows, columns)
+
+
+def _token_by_token(config: Any, patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """The first picture of flat patches in the order of the tokens that they make: channel, time, height, width."""
+    vision = config.vision_config
+    side, merge = vision.patch_size, vision.spatial_merge_size
+    shape = rows // merge, columns // merge, merge, merge, 3, -1, side, side
+    laid = patches[: rows * columns].reshape(shape)[:, :, :, :, :, 0].permute(4, 0, 2, 5, 1, 3, 6)
+    return laid.reshape(3, rows * side, columns * side)
 
 
 def squares(says: str, tokens: Callable[[Any], int]) -> Rule:
-    """Every image or crop is a square of the same number of tokens; `tokens` reads it from the configuration."""
+    """Every image is a square of the same number of tokens; `tokens` reads it from the configuration."""
 
     def blocks(config: "PretrainedConfig", _: Prompts) -> Iterator[Block]:
         side = square_side(tokens(config))
@@ -131,6 +197,14 @@ def squares(says: str, tokens: Callable[[Any], int]) -> Rule:
             yield Block((View(0, side, side),))
 
     return Rule(says, blocks, endless=True)
+
+
+def _centred_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
+    """Each picture shows an image that may be padded to a square with the mean colour at both ends of a side."""
+    side = square_side(vision_patches(config))
+    for picture in prompts.pictures():
+        filled = canvas.filled_in_the_middle(canvas.mean_colour(picture))
+        yield Block(in_image([View(0, side, side)], filled))
 
 
 def vision_patches(config: Any) -> int:
@@ -162,7 +236,8 @@ def read(config: Any, path: str) -> Any:
 def _sized_blocks(merge: str, config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
     cell = config.vision_config.patch_size * (read(config, merge) if merge else 1)
     for height, width in table(prompts.given("image_sizes")):
-        yield Block((View(0, height // cell, width // cell),))
+        rows, columns = height // cell, width // cell
+        yield Block((View(0, rows, columns, (0, 0, columns * cell / width, rows * cell / height)),))
 
 
 def sized(merge: str = "") -> Rule:
@@ -254,8 +329,34 @@ def _framed_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Blo
 
 
 def _two_grid_blocks(_: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
+    """Two by two patches a token, or fewer at the edges of a picture with an odd number of them."""
+    pooled = (prompts.given("image_token_pooling") >= 0).cpu().numpy()
+    seen = 0
     for low_height, low_width, height, width in table(prompts.given("image_grids")):
-        yield Block((View(0, low_height, low_width), View(0, height, width)))
+        views: list[View] = []
+        for rows, columns in [(low_height, low_width), (height, width)]:
+            patches = pooled[seen : seen + rows * columns].reshape(rows, columns, -1)
+            seen += rows * columns
+            views += in_image([View(0, rows, columns)], _pooled_part(patches))
+        yield Block(tuple(views))
+
+
+def _pooled_part(patches: np.ndarray) -> Box:
+    """The part of a grid that has patches: where their number is odd, tokens at an edge pool fewer.
+
+    Args:
+        patches: Rows × columns × K, bool: which of the K places of each token hold a patch.
+    """
+    counts = patches.sum(axis=-1) / patches.sum(axis=-1).max()
+    rows, columns = counts.shape
+    across, down = counts.max(axis=0), counts.max(axis=1)
+    left, top = 1 - across[0] if columns > 1 else 0.0, 1 - down[0] if rows > 1 else 0.0
+    return (
+        float(left / columns),
+        float(top / rows),
+        float(1 - (1 - across[-1]) / columns),
+        float(1 - (1 - down[-1]) / rows),
+    )
 
 
 def _merged_blocks(_: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
@@ -270,8 +371,14 @@ def _shuffled_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[B
         yield Block((View(0, height // merge, width // merge),))
 
 
-def _line_blocks(_: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
-    """Each run of image tokens is a row of patches; one newline token stands between the rows of an image."""
+def _line_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
+    """Each run of image tokens is a row of patches; one newline token stands between the rows of an image.
+
+    Fuyu's processor pads to whole patches at the right and the bottom, with 1 of 255 levels.
+    """
+    pixels, seen = prompts.either("pixel_values", "image_patches"), 0
+    flat = torch.cat([part.flatten(0, -2) for part in pixels]) if isinstance(pixels, list) else pixels.flatten(0, -2)
+    side = config.patch_size
     for row in range(len(prompts.columns)):
         lines = prompts.runs(row)
         ends = [
@@ -280,7 +387,12 @@ def _line_blocks(_: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
             if following[0] != run[-1] + 2 or following.size != run.size
         ]
         for first, end in pairwise([0, *ends, len(lines)]):
-            yield Block((View(0, end - first, lines[first].size),))
+            rows, columns = end - first, lines[first].size
+            patches = flat[seen : seen + rows * columns].cpu().view(-1, side, side, 3)
+            seen += rows * columns
+            padding = canvas.almost_black(_channel_last(config, patches, rows, columns))
+            filled = canvas.filled_but_for_a_token(padding, token=(side, side))
+            yield Block(in_image([View(0, rows, columns)], filled))
 
 
 def _line_ended_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
@@ -296,39 +408,23 @@ def _convolved(config: Any, pictures: torch.Tensor) -> int:
     return -(-(pictures.shape[-1] // patch) // 4)
 
 
-def _padded_box(picture: torch.Tensor) -> tuple[float, float, float, float]:
-    """The box of a picture whose image was padded to a square with bars of the grey 127 at both ends of one side.
-
-    Args:
-        picture: C × S × S, normalised with mean and deviation ½, so that 127 is -1/255 and 128 is 1/255.
-
-    Returns:
-        `WHOLE` where no edge is grey; `UNKNOWN` where edges are grey otherwise, or the picture is normalised otherwise.
-    """
-    if picture.abs().max() > 1.01:  # noqa: PLR2004 - one, but for rounding
-        return UNKNOWN
-    grey = ((picture > -1.5 / 255) & (picture < 0)).all(dim=0)
-    ends = []
-    for plain in np.stack([grey.all(dim=0).cpu().numpy(), grey.all(dim=1).cpu().numpy()]):
-        shown = np.flatnonzero(~plain)
-        if not shown.size:
-            return UNKNOWN
-        ends.append((int(shown[0]), plain.size - 1 - int(shown[-1]), shown[-1] + 1 - shown[0]))
-    (left, right, width), (top, bottom, height) = ends
-    if min(left + right, top + bottom) or not {right - left, bottom - top} <= {0, 1}:
-        return UNKNOWN
-    return float(-left / width), float(-top / height), float(1 + right / width), float(1 + bottom / height)
-
-
 def _stitched_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Block]:
     pictures = prompts.given("pixel_values")
     counts, layouts = table(prompts.given("num_local_patches")), table(prompts.given("patches_grid"))
     side = _convolved(config, pictures)
-    for picture, (count,), (columns, rows) in zip(pictures, counts, layouts, strict=True):
-        views = [View(0, side, side, _padded_box(picture))]
+    seen = 0
+    for picture, (count,), (columns, rows) in zip(pictures.cpu(), counts, layouts, strict=True):
+        padding = canvas.grey(picture)
+        raster: tuple[View, ...] = ()
+        filled = canvas.filled_in_the_middle(padding)
         if count:
-            tile = _convolved(config, prompts.given("pixel_values_local"))
-            views.insert(0, View(0, rows * tile, columns * tile))
+            local = prompts.given("pixel_values_local")
+            shown = canvas.mosaic(local[seen : seen + count].cpu(), rows, columns)
+            seen += count
+            tile = _convolved(config, local)
+            raster = (View(0, rows * tile, columns * tile),)
+            filled = canvas.filled_as_shown(picture, padding, shown, grid=(side, side), middle=True)
+        views = [*raster, *in_image([View(0, side, side)], filled)]
         kept = [with_newlines(view.height, view.width) for view in views]
         yield Block(tuple(views), np.concatenate([*kept, [False]]))
 
@@ -365,7 +461,14 @@ FRAMED = Rule("`image_grid_thw` // `spatial_merge_size`; begin, end and newline 
 TWO_GRIDS = Rule("`image_grids`: low resolution, then high; both show the whole image", _two_grid_blocks)
 MERGED = Rule("`image_grid_thw` // `image_merge_sizes`", _merged_blocks)
 SHUFFLED = Rule("`image_grid_hw` × `downsample_ratio`", _shuffled_blocks)
-LINES = Rule("one run of image tokens is one row of patches", _line_blocks)
+LINES = Rule("one run of image tokens is one row of patches; padding is found by its colour", _line_blocks)
+KIMI = padded_patches("merge_kernel_size", canvas.black, _row_by_row)
+INKLING = padded_patches("", canvas.blacker_than_black, _channel_last)
+GLM5 = padded_patches("spatial_merge_size", canvas.black, _token_by_token)
+CENTRED = Rule(
+    "a square of `image_size` // `patch_size` a side; where it may be padded to a square, its place is unknown",
+    _centred_blocks,
+)
 LINE_ENDED = Rule(
     "`image_sizes` // the reduction of the tokenizer; the end-of-line column is left out", _line_ended_blocks
 )

@@ -14,13 +14,16 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from halo_probe.archive.generation import View
-from halo_probe.capture.grids import UNKNOWN, Block, Prompts, Rule, square_side, table, vision_patches
+from halo_probe.capture import canvas
+from halo_probe.capture.canvas import UNKNOWN, in_image
+from halo_probe.capture.grids import Block, Prompts, Rule, square_side, table, vision_patches
 from halo_probe.errors import CaptureError
 
 _CLEARLY = 0.25  # the best layout must miss the thumbnail by less than this part of what the next best misses it by
 _RASTER = 32  # layouts are compared at this many pixels a side: what differs between them is coarse
 _FAINT = (2 / 255) ** 2 / 10  # a mean square that rounding to 256 levels may leave, for pixels from -1 to 1
 _GRAIN = 0.06  # the part of a picture's contrast that resizing may leave as a mean square: fine stripes leave most
+_THREE_QUARTERS = 0.7  # less what resizing blurs
 _BETWEEN_CROPS = 7  # tokens at most between crops of Gemma 3: an end, five characters of white space, a begin
 
 
@@ -30,60 +33,6 @@ def tile_views(rows: int, columns: int, height: int, width: int) -> tuple[View, 
         View(0, height, width, (column / columns, row / rows, (column + 1) / columns, (row + 1) / rows))
         for row in range(rows)
         for column in range(columns)
-    )
-
-
-_BLACK = torch.tensor([[-1.0, -1.0, -1.0], [-1.7923, -1.7521, -1.4802], [-2.1179, -2.0357, -1.8044], [0.0, 0.0, 0.0]])
-"""Black as processors normalise it: by mean and deviation ½, as CLIP, as ImageNet, and not at all."""
-_ROUNDING = 0.01  # of half precision
-
-
-def _filled(canvas: torch.Tensor) -> tuple[float, float] | None:
-    """How much of a canvas an image fills that was padded with black at the right and at the bottom.
-
-    Padding includes the last pixel, so a canvas that ends in another colour has none.
-
-    Args:
-        canvas: C × H × W, normalised.
-
-    Returns:
-        The filled parts of the width and of the height; None where they cannot be told: the image is all of one colour,
-        has black edges of its own, or its normalisation is not known.
-    """
-    picture = canvas.float()
-    corner = picture[:, -1, -1]
-    if bool((picture.amin(dim=(1, 2)) < corner - _ROUNDING).any()):
-        return 1.0, 1.0  # something is darker: the last pixel is not black
-    if picture.shape[0] != _BLACK.shape[1] or not bool(((corner - _BLACK).abs() < _ROUNDING).all(dim=1).any()):
-        return None
-    black = ((picture - corner[:, None, None]).abs() < _ROUNDING).all(dim=0)
-    columns, rows = (np.flatnonzero(~black.all(dim=axis).cpu().numpy()) for axis in (0, 1))
-    if not columns.size or columns[0] or rows[0]:
-        return None
-    return float((columns[-1] + 1) / black.shape[1]), float((rows[-1] + 1) / black.shape[0])
-
-
-def _padded_tiles(tiles: torch.Tensor, rows: int, columns: int, height: int, width: int) -> tuple[View, ...]:
-    """The tiles of a canvas in which an image was padded with black, row by row, in parts of the image.
-
-    Args:
-        tiles: N × C × h × w, row by row.
-        rows: Of tiles.
-        columns: Of tiles.
-        height: Of a tile in tokens.
-        width: Of a tile in tokens.
-    """
-    _, channels, high, wide = tiles.shape
-    canvas = tiles.view(rows, columns, channels, high, wide).permute(2, 0, 3, 1, 4)
-    filled = _filled(canvas.reshape(channels, rows * high, columns * wide))
-    views = tile_views(rows, columns, height, width)
-    if filled is None:
-        return tuple(replace(view, box=UNKNOWN) for view in views)
-    across, down = filled
-    return tuple(
-        replace(view, box=(left / across, top / down, right / across, bottom / down))
-        for view in views
-        for left, top, right, bottom in [view.box]
     )
 
 
@@ -116,10 +65,7 @@ def _contrast(picture: torch.Tensor) -> float:
 
 def _miss(tiles: torch.Tensor, rows: int, columns: int, target: torch.Tensor) -> float:
     """Mean square of what the tiles, laid out in so many rows and columns, differ by from a coarse picture."""
-    _, channels, height, width = tiles.shape
-    mosaic = tiles.float().view(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
-    mosaic = mosaic.reshape(channels, rows * height, columns * width)
-    return float((_coarse(mosaic) - target).square().mean())
+    return float((_coarse(canvas.mosaic(tiles, rows, columns)) - target).square().mean())
 
 
 def _placed(tiles: torch.Tensor, whole: torch.Tensor, height: int, width: int) -> tuple[View, ...]:
@@ -157,17 +103,9 @@ def _row_ends(runs: Sequence[np.ndarray], gap: int) -> tuple[int, int]:
     return len(runs) // columns, columns
 
 
-def _pixels(prompts: Prompts) -> torch.Tensor:
-    """N × C × h × w: the pictures of the batch in order."""
-    pixels = prompts.given("pixel_values")
-    if not isinstance(pixels, torch.Tensor):
-        pixels = torch.cat([part.flatten(0, -4) for part in pixels])
-    return pixels.flatten(0, -4).cpu()
-
-
 def _matched(prompts: Prompts, side: int, counts: Iterable[int]) -> Iterator[Block]:
     """Images of `counts` pictures each, tiles and then a thumbnail, where `pixel_values` has the pictures in order."""
-    pixels, seen = _pixels(prompts), 0
+    pixels, seen = prompts.pictures(), 0
     for count in counts:
         pictures = pixels[seen : seen + count]
         seen += count
@@ -239,30 +177,43 @@ def _docling_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
 
 
 def _step_blocks(_: Any, prompts: Prompts) -> Iterator[Block]:
+    """An image over four times as long as it is thin may be padded to a square before it is cut."""
+    pictures = iter(prompts.pictures())
     for row in _rows(prompts):
         for runs in _by_tag(prompts, row):
-            yield _fenced(runs, side=square_side(runs[0].size), whole=square_side(runs[-1].size))
+            block = _fenced(runs, side=square_side(runs[0].size), whole=square_side(runs[-1].size))
+            picture = next(pictures, None)
+            if picture is None:
+                raise CaptureError("The prompts have tokens of more images than `pixel_values` has.")
+            filled = canvas.filled_from_corner(canvas.black(picture), least=_THREE_QUARTERS)
+            yield Block(in_image(block.views, filled))
 
 
 def _llama4_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
+    """The tiles are of an image padded at the right and the bottom; the last picture is the image stretched.
+
+    An image of a single tile is shown as that, padded, and has no other picture.
+    """
     side = square_side(int(vision_patches(config) * config.vision_config.pixel_shuffle_ratio**2))
-    pixels, seen = _pixels(prompts), 0
+    pictures, seen = prompts.pictures(), 0
     for row in _rows(prompts):
         for runs in _by_tag(prompts, row):
-            pictures = pixels[seen : seen + len(runs)]
-            seen += len(runs)
-            if len(pictures) != len(runs):
-                raise CaptureError(f"The prompts have {seen} tiles, `pixel_values` has {len(pixels)} pictures.")
             # The token before the global view's tag ends the last row of tiles.
             ends = int(prompts.ids[row, runs[-1][0] - 2])
             rows = sum(int(prompts.ids[row, run[-1] + 1]) == ends for run in runs[:-1])
             if len(runs) > 1 and (not rows or (len(runs) - 1) % rows):
                 raise CaptureError(f"The tokens between the {len(runs) - 1} tiles of an image do not make a rectangle.")
-            if rows:
-                tiles = _padded_tiles(pictures[:-1], rows, (len(runs) - 1) // rows, side, side)
-                yield Block((*tiles, View(0, side, side)))  # the whole image is squeezed into its view
-            else:
-                yield Block(_padded_tiles(pictures, 1, 1, side, side))
+            shown = pictures[seen : seen + len(runs)]
+            seen += len(runs)
+            if len(shown) != len(runs):
+                raise CaptureError(f"The prompts have {seen} tiles, `pixel_values` has {len(pictures)} pictures.")
+            if not rows:
+                yield Block(in_image([View(0, side, side)], canvas.filled_from_corner(canvas.black(shown[0]))))
+                continue
+            columns = (len(runs) - 1) // rows
+            whole = canvas.mosaic(shown[:-1], rows, columns)
+            filled = canvas.filled_as_shown(whole, canvas.black(whole), shown[-1], grid=(rows * side, columns * side))
+            yield Block((*in_image(tile_views(rows, columns, side, side), filled), View(0, side, side)))
 
 
 def _ovis_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
@@ -322,7 +273,7 @@ def _crops(prompts: Prompts, place: int, followers: int, side: int) -> tuple[Vie
     """
     if not followers:
         return ()
-    pictures = _pixels(prompts)[place : place + 1 + followers]
+    pictures = prompts.pictures()[place : place + 1 + followers]
     if len(pictures) <= followers:
         raise CaptureError(f"`pixel_values` has {place + len(pictures)} pictures, fewer than the prompts have.")
     target, rest = _coarse(pictures[0]), pictures[1:]
@@ -383,15 +334,17 @@ def _mllama_blocks(config: Any, prompts: Prompts) -> Iterator[Block]:
     """Every key of a cross layer: images × tiles × (class token, patches), the tiles that an image has not masked."""
     vision = config.vision_config
     side = square_side(vision_patches(config))
-    pixels = prompts.given("pixel_values").cpu()  # B × images × tiles × C × h × w
-    for place, row in enumerate(table(prompts.given("aspect_ratio_ids"))):
+    pictures = prompts.given("pixel_values")
+    for row, shown in zip(table(prompts.given("aspect_ratio_ids")), pictures, strict=True):
         views: list[View] = []
         kept = np.zeros((len(row), vision.max_num_tiles, side * side + 1), dtype=bool)
         for image, aspect in enumerate(row):
             if aspect:  # 0 stands for no image
                 rows, columns = vision.supported_aspect_ratios[aspect - 1]
                 kept[image, : rows * columns, 1:] = True
-                tiles = _padded_tiles(pixels[place, image, : rows * columns], rows, columns, side, side)
+                whole = canvas.mosaic(shown[image, : rows * columns].cpu(), rows, columns)
+                filled = canvas.filled_from_corner(canvas.black(whole))
+                tiles = in_image(tile_views(rows, columns, side, side), filled)
                 views += [replace(view, image=image) for view in tiles]
         yield Block(tuple(views), kept.ravel())
 
@@ -408,9 +361,7 @@ DOCLING = Rule(
     _docling_blocks,
 )
 STEP = Rule("tiles row by row, a newline token between rows, then the whole image, of more tokens", _step_blocks)
-LLAMA4 = Rule(
-    "tiles row by row, a separator token after each row, padded with black; then the whole image", _llama4_blocks
-)
+LLAMA4 = Rule("tiles row by row, a separator token after each row, then the whole image", _llama4_blocks)
 OVIS = Rule("the whole image, then tiles row by row, a separator token between rows", _ovis_blocks)
 PERCEPTION = Rule("a thumbnail, then tiles, placed by comparison with it", _thumbnail_first_blocks)
 PANNED = Rule(
@@ -420,6 +371,4 @@ PANNED = Rule(
 )
 LFM2 = Rule(f"{_COMPARED}; each `spatial_shapes` // `downsample_factor`", _lfm2_blocks)
 SLICES = Rule("the whole image, then slices row by row; each `target_sizes` over the reduction", _slice_blocks)
-MLLAMA = Rule(
-    "tiles of `aspect_ratio_ids`, squares of `image_size` // `patch_size` a side, padded with black", _mllama_blocks
-)
+MLLAMA = Rule("tiles of `aspect_ratio_ids`, squares of `image_size` // `patch_size` a side", _mllama_blocks)

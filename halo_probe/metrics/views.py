@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Protocol
 
 Box = tuple[float, float, float, float]
@@ -61,6 +62,8 @@ def find_whole_view(views: Sequence[View], *, tokens: int) -> tuple[WholeView | 
         return None, f"{tokens} image tokens are no {grids} grid"
     whole = [place for place, view in enumerate(views) if _covers_all(view.box)]
     if not whole:
+        if all(isnan(edge) for view in views for edge in view.box):
+            return None, "which part of the image the model was shown is unknown"
         return None, f"none of {len(views)} views shows the whole image"
     place = max(whole, key=lambda place: views[place].height * views[place].width)
     view = views[place]

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from halo_probe.archive.generation import View
-from halo_probe.capture.grids import UNKNOWN
+from halo_probe.capture.canvas import UNKNOWN
 from halo_probe.metrics.dots import Dots, dots_of, layout_of
 from halo_probe.metrics.geometry import lay_out
 from halo_probe.metrics.views import WHOLE, WholeView, find_whole_view
@@ -23,7 +23,8 @@ LEFT, PADDED = (0.0, 0.0, 0.5, 1.0), (0.0, -0.5, 1.0, 1.5)
         ([View(0, 4, 4)], 17, "17 image tokens are no 4 x 4 grid"),
         ([View(0, 4, 4), View(0, 2, 2, LEFT)], 16, "16 image tokens are no 4 x 4 and 2 x 2 grid"),
         ([View(0, 4, 4, LEFT)], 16, "none of 1 views shows the whole image"),
-        ([View(0, 4, 4, UNKNOWN)], 16, "none of 1 views shows the whole image"),
+        ([View(0, 4, 4, UNKNOWN)], 16, "which part of the image the model was shown is unknown"),
+        ([View(0, 4, 2, LEFT), View(0, 4, 4, UNKNOWN)], 24, "none of 2 views shows the whole image"),
     ],
 )
 def test_the_finest_view_of_all_of_the_only_image_is_found_or_why_there_is_none(views, tokens, expected):
