@@ -473,6 +473,8 @@ def _tiles(side):
 
 
 TILES, SMALL_TILES = _tiles(4), _tiles(2)
+CUT_OUT = (4, 4, (float("nan"),) * 4)
+"""The view of a square that a processor may have cut out of the image, and does not tell."""
 _V = "vision_config."
 _T = "text_config."
 _QWEN = {f"{_V}patch_size": 8, f"{_V}spatial_merge_size": 2}
@@ -640,7 +642,7 @@ SPECIMENS = {
         {f"{_V}patch_size": 8},
         _WIDE,
     ),
-    "llava": Specimen(square, [(4, 4)], _SQUARE),
+    "llava": Specimen(square, [CUT_OUT], _SQUARE),
     "llava_next": Specimen(anyres, [(4, 4), (8, 12)], {**_SQUARE, "image_grid_pinpoints": [[64, 96], [96, 64]]}, _WIDE),
     "llava_next_video": Specimen(
         anyres, [(4, 4), (8, 12)], {**_SQUARE, "image_grid_pinpoints": [[64, 96], [96, 64]]}, _WIDE
@@ -678,8 +680,8 @@ SPECIMENS = {
         },
         (176, 192),
     ),
-    "vipllava": Specimen(square, [(4, 4)], {**_SQUARE, "vision_feature_layers": [-1, -2]}),
-    "video_llava": Specimen(named("pixel_values_images"), [(4, 4)], _SQUARE),
+    "vipllava": Specimen(square, [CUT_OUT], {**_SQUARE, "vision_feature_layers": [-1, -2]}),
+    "video_llava": Specimen(named("pixel_values_images"), [CUT_OUT], _SQUARE),
     "paligemma": Specimen(prefixed, [(4, 4)], _SQUARE),
     "deepseek_vl": Specimen(square, [(4, 4)], _SQUARE),
     "deepseek_vl_hybrid": Specimen(
@@ -773,7 +775,7 @@ SPECIMENS = {
     ),
     "fast_vlm": Specimen(
         square,
-        [(4, 4)],
+        [CUT_OUT],
         {f"{_V}model_args": {}, f"{_V}architecture": "resnet10t", f"{_V}hidden_size": 512, "image_seq_length": 16},
         (128, 128),
         proof=False,
@@ -781,7 +783,7 @@ SPECIMENS = {
     "got_ocr2": Specimen(square, [(4, 4)], {f"{_V}image_size": 128, f"{_V}patch_size": 8}, (128, 128), part=0.5),
     "chameleon": Specimen(
         square,
-        [(4, 4)],
+        [CUT_OUT],
         {
             "image_token_id": 290,
             "vocabulary_map": {"<image>": 290, **{f"IMGIMG{c}Z": 100 + i for i, c in enumerate("ABCDEFGH")}},

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from halo_probe.capture import grids, tiles
+from halo_probe.capture import canvas, grids, tiles
 from halo_probe.capture.grids import Rule, patches, read, sized, squares, vision_patches
 from halo_probe.errors import UnsupportedModelError
 
@@ -79,6 +79,9 @@ _LINEAR = "linear-attention"
 _SELECTS = "sparse layers select the keys that a head sees"
 _QWEN = patches()
 _TOWER = squares("a square of `image_size` // `patch_size` a side", vision_patches)
+_CROPPED = squares(
+    f"a square of `image_size` // `patch_size` a side; {grids.NOT_TOLD}", vision_patches, box=canvas.UNKNOWN
+)
 _QUERIED = "learned queries read each picture into latents, which have no place in it"
 _RESAMPLED = "a resampler pools the image into latents, which have no place in it"
 
@@ -89,7 +92,14 @@ FAMILIES: tuple[Family, ...] = (
     Family("aya_vision", tiles.AYA, layers=SLIDING),
     Family("blip", refusal=_OWN_ATTENTION),
     Family("blip-2", note=f"{_RESAMPLED}; with an encoder-decoder as language model it is refused"),
-    Family("chameleon", squares("codes: `resolution` // the reduction of the tokenizer", grids.code_square)),
+    Family(
+        "chameleon",
+        squares(
+            f"codes: `resolution` // the reduction of the tokenizer; {grids.NOT_TOLD}",
+            grids.code_square,
+            box=canvas.UNKNOWN,
+        ),
+    ),
     Family("cohere2_vision", tiles.COHERE, layers=SLIDING),
     Family("cohere_compass", _QWEN),
     Family("cosmos3_edge", _QWEN),
@@ -103,7 +113,14 @@ FAMILIES: tuple[Family, ...] = (
     Family("ernie4_5_vl_moe", _QWEN),
     Family("evolla", refusal="it reads proteins, not images"),
     Family("exaone4_5", _QWEN, layers=SLIDING),
-    Family("fast_vlm", squares("a square of `image_seq_length` tokens", lambda config: config.image_seq_length)),
+    Family(
+        "fast_vlm",
+        squares(
+            f"a square of `image_seq_length` tokens; {grids.NOT_TOLD}",
+            lambda config: config.image_seq_length,
+            box=canvas.UNKNOWN,
+        ),
+    ),
     Family("florence2", refusal=_ENCODER_DECODER),
     Family("fuyu", grids.LINES, note="a newline token with an id of its own ends each row"),
     Family(
@@ -231,8 +248,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("udop", refusal=_ENCODER_DECODER),
     Family("unlimited_ocr", grids.STITCHED, layers=("reference_sliding_attention",), note="as got_ocr2"),
     Family("video_llama_3", grids.MERGED),
-    Family("video_llava", _TOWER),
-    Family("vipllava", _TOWER),
+    Family("video_llava", _CROPPED),
+    Family("vipllava", _CROPPED),
     Family("vision-encoder-decoder", refusal=_ENCODER_DECODER),
 )
 """The families, by name. Those without a refusal are proven in tests/halo_probe/capture/test_families.py."""

@@ -40,9 +40,9 @@ two opposite edges is of another colour, as of most square images |
 | of an image under 32 pixels and over four times as long | step3p7 | known where three quarters are not black |
 | tokens at an edge pool fewer patches | molmo2 | known from `image_token_pooling` |
 
-**Cropping.** The processors of chameleon, fast_vlm, llava, video_llava and vipllava may cut a square out of the
-middle of an image, pad it or stretch it, and give the model nothing but the result. Their boxes are fractions of what
-the model was shown. For square images, as those of this project, that is the same; an overlay on another is shifted.
+**Cropping.** The processors of chameleon, fast_vlm, llava, video_llava and vipllava may cut a square out of the middle
+of an image, pad it or stretch it, and give the model nothing but the result. Their boxes are NaN, of square images too
+(but not with a Pixtral tower, which is given `image_sizes`).
 
 A map of views whose boxes are NaN has sparsity, entropy and mass; spatial metrics are left out, with the reason.
 

@@ -16,9 +16,9 @@ import torch
 
 from halo_probe.archive.generation import View
 from halo_probe.capture import canvas
-from halo_probe.capture.canvas import in_image
+from halo_probe.capture.canvas import UNKNOWN, in_image
 from halo_probe.errors import CaptureError
-from halo_probe.metrics.views import Box
+from halo_probe.metrics.views import WHOLE, Box
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -188,13 +188,19 @@ def _token_by_token(config: Any, patches: torch.Tensor, rows: int, columns: int)
     return laid.reshape(3, rows * side, columns * side)
 
 
-def squares(says: str, tokens: Callable[[Any], int]) -> Rule:
-    """Every image is a square of the same number of tokens; `tokens` reads it from the configuration."""
+def squares(says: str, tokens: Callable[[Any], int], *, box: Box = WHOLE) -> Rule:
+    """Every image is a square of the same number of tokens, which shows the same part of it.
+
+    Args:
+        says: The rule in words.
+        tokens: Reads the number of tokens from the configuration.
+        box: The part of the image.
+    """
 
     def blocks(config: "PretrainedConfig", _: Prompts) -> Iterator[Block]:
         side = square_side(tokens(config))
         while True:
-            yield Block((View(0, side, side),))
+            yield Block((View(0, side, side, box),))
 
     return Rule(says, blocks, endless=True)
 
@@ -255,7 +261,7 @@ def _llava_blocks(config: "PretrainedConfig", prompts: Prompts) -> Iterator[Bloc
     )
     kept = np.arange(side * side + 1) > 0 if with_class else None
     while True:
-        yield Block((View(0, side, side),), kept)
+        yield Block((View(0, side, side, UNKNOWN),), kept)
 
 
 def _unpadded(config: "PretrainedConfig", size: list[int], side: int) -> tuple[int, int]:
@@ -442,8 +448,10 @@ def _queries(config: Any, pictures: torch.Tensor) -> int:
     return few if _convolved(config, pictures) ** 2 <= few else many
 
 
+NOT_TOLD = "which part of the image the processor cut out is unknown"
+"""Of processors that cut a square out of the middle, and give the model nothing but that."""
 LLAVA = Rule(
-    "fixed square: `image_size` // `patch_size`; with a Pixtral tower `image_sizes` // `patch_size`",
+    f"fixed square: `image_size` // `patch_size`; {NOT_TOLD}; with a Pixtral tower `image_sizes` // `patch_size`",
     _llava_blocks,
     endless=True,
 )

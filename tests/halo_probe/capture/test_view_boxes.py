@@ -22,7 +22,6 @@ from halo_probe.metrics.views import WHOLE
 SIZES = [(40, 60), (1120, 1120), (1024, 1024), (640, 640), (300, 900), (700, 333)]
 PLACES = [(0.06, 0.08), (0.93, 0.9), (0.55, 0.4)]
 CUT = {"llava", "vipllava", "video_llava", "fast_vlm", "chameleon"}
-"""Families whose processor cuts a square out of the middle and does not tell: right of square images alone."""
 CENTRED = {"deepseek_vl", "deepseek_vl_hybrid", "janus"}
 BY_PIXELS = {"chameleon", "emu3", "fast_vlm", "gemma3n"}
 """Families whose tokens are codes, or see far beyond their cells: the pixels themselves are looked at."""
@@ -32,7 +31,7 @@ FAINT = 0.1
 def unknown_views(name, size):
     """Which views of an image of some size have no known place: none, all, or the tiles."""
     square = size[0] == size[1]
-    if name in CENTRED and not square:
+    if name in CUT or (name in CENTRED and not square):
         return "all"
     if name == "mllama" and size != (1120, 1120):
         return "all"
@@ -153,8 +152,6 @@ def test_every_family_with_a_grid_has_its_processor_here():
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_token_that_a_box_gives_for_a_patch_moves_most_to_within_one_token(name, size):
-    if name in CUT and size[0] != size[1]:
-        pytest.xfail("the place of an image that is not square is not told")
     errors = list(misses(name, pictures_of([size])))
     assert errors
     assert [view for _, view, error in errors if error is not None and error > 1] == []
@@ -165,7 +162,7 @@ def test_the_token_that_a_box_gives_for_a_patch_moves_most_to_within_one_token(n
 @pytest.mark.parametrize("name", list(CASES))
 def test_each_of_two_images_of_a_prompt_is_where_its_boxes_say(name):
     sizes = [(640, 640), (300, 500)]
-    if name == "perception_lm" or name in CUT:  # one stacks images of as many tiles alone, others crop without telling
+    if name == "perception_lm":  # its processor stacks images of as many tiles alone
         sizes = [(640, 640)] * 2
     errors = list(misses(name, pictures_of(sizes)))
     assert {number for number, *_ in errors} == {0, 1}
