@@ -5,7 +5,7 @@ that the view's box gives for the patch.
 """
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import pytest
 import real_processors
@@ -43,7 +43,7 @@ class Seen(Exception):
     """Raised where the language model begins, with what it was given."""
 
 
-@lru_cache(maxsize=1)
+@cache
 def family(name):
     return real_processors.model_of(name), real_processors.processor_of(name)
 
