@@ -8,7 +8,6 @@ to the first paint, and from the choice of a document to its heat map.
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -24,13 +23,17 @@ import pyarrow.parquet as pq
 
 from dataset_builder.golden import CONTENT_SHA256
 from dataset_builder.load import load_set
-from halo_probe.archive.maps import SCHEMA, SIGNATURE_KEY
-from halo_probe.score.parts import SCORES_SCHEMA
+from halo_probe.archive.answers import Answer
+from halo_probe.archive.generation import Generation, Layer, View
+from halo_probe.archive.scores import SCORES, SCORES_SCHEMA, STATE_KEY, state_of
+from halo_probe.archive.signature import seal
+from halo_probe.archive.writing import MapWriter, stored_parts
+from halo_probe.score.values import token_values
 
 _TASK = "halo_count"
 _STEPS = 3
 _SIDE = 32
-_PART = 16  # documents
+_PIECES = ("1", "2", "<end>")
 
 
 def main() -> None:
@@ -59,54 +62,40 @@ def main() -> None:
 
 
 def _plant(folder: Path, *, models: int, documents: int, layers: int) -> list[Path]:
-    """Runs of `documents` images; their maps are the same."""
+    """Runs of `documents` images, by the writers of runs."""
     counts = load_set(_TASK)["count"][:documents]
-    maps = folder / "maps"
-    maps.mkdir()
-    for start in range(0, documents, _PART):
-        _plant_part(maps / f"part-{start // _PART:05d}.parquet", range(start, min(start + _PART, documents)), layers)
     runs = []
     for model in range(models):
         run, rng = folder / f"model-{model}", np.random.default_rng(model)
-        shutil.copytree(maps, run / "halo", copy_function=os.link)
-        _plant_results(run, model=model, layers=layers, samples=[_sample(*one, rng) for one in enumerate(counts)])
-        _plant_scores(run / "scores.parquet", documents=documents, layers=layers, rng=rng)
+        (run / "halo").mkdir(parents=True)
+        samples = [_sample(*one, rng) for one in enumerate(counts)]
+        signature = _plant_results(run, model=model, layers=layers, samples=samples)
+        with MapWriter(run / "halo", signature=signature) as writer:
+            for sample in samples:
+                generation = _generation(layers, rng)
+                values = (token_values(generation, _PIECES),)
+                answer = Answer(text=sample["filtered_resps"], counts=None, values=values)
+                writer.add((_TASK, sample["doc_id"], 0), answer, [(generation, _PIECES)])
+        _plant_scores(run, signature, documents=documents, layers=layers, rng=rng)
         runs.append(run)
     return runs
 
 
-def _plant_part(path: Path, documents: range, layers: int) -> None:
-    tokens = _SIDE * _SIDE
-    rng = np.random.default_rng(documents.start)
-    doc, step, layer = (axis.ravel() for axis in np.meshgrid(documents, range(_STEPS), range(layers), indexing="ij"))
-    n = doc.size
-    weights = rng.lognormal(0, 1.5, (n, tokens)).astype(np.float32)
-    eq1 = _lists(weights / weights.sum(axis=1, keepdims=True))
-    columns = {
-        "task": [_TASK] * n,
-        "doc_id": doc,
-        "repeat": np.zeros(n, np.int32),
-        "call": np.zeros(n, np.int32),
-        "step": step,
-        "token_id": step,
-        "token_text": np.array(["1", "2", "<end>"])[step],
-        "end": step == _STEPS - 1,
-        "layer": layer,
-        "layer_type": ["full_attention"] * n,
-        "grid": [[[_SIDE, _SIDE]]] * n,
-        "map_eq1": eq1,
-        "map_raw": eq1,
-        "visual_mass": rng.random(n),
-        "visible": np.full(n, tokens),
-    }
-    arrays = [pa.array(columns.get(field.name, [None] * n)).cast(field.type) for field in SCHEMA]
-    schema = SCHEMA.with_metadata({SIGNATURE_KEY: json.dumps({})})
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="zstd")
-
-
-def _lists(rows: np.ndarray) -> pa.ListArray:
-    offsets = np.arange(0, rows.size + 1, rows.shape[1], dtype=np.int32)
-    return pa.ListArray.from_arrays(offsets, rows.ravel())
+def _generation(layers: int, rng: np.random.Generator) -> Generation:
+    shape = (_STEPS, layers)
+    weights = rng.lognormal(0, 1.5, (*shape, _SIDE * _SIDE)).astype(np.float32)
+    eq1 = weights / weights.sum(axis=-1, keepdims=True)
+    return Generation(
+        token_ids=np.arange(_STEPS),
+        ended=True,
+        views=(View(0, _SIDE, _SIDE),),
+        layers=tuple(Layer(layer, "full_attention") for layer in range(layers)),
+        eq1=eq1,
+        raw=eq1 / 2,
+        visual_mass=np.full(shape, 0.5, dtype=np.float32),
+        first_mass=np.full(shape, 0.1, dtype=np.float32),
+        visible=np.full(shape, _SIDE * _SIDE, dtype=np.int32),
+    )
 
 
 def _sample(index: int, count: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -132,7 +121,7 @@ def _sample(index: int, count: int, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _plant_results(run: Path, *, model: int, layers: int, samples: list[dict[str, Any]]) -> None:
+def _plant_results(run: Path, *, model: int, layers: int, samples: list[dict[str, Any]]) -> dict[str, Any]:
     described = {
         "base": "qwen3_vl",
         "pretrained": f"org/model-{model}",
@@ -142,11 +131,12 @@ def _plant_results(run: Path, *, model: int, layers: int, samples: list[dict[str
         "dtype": "bfloat16",
         "kernel": "sdpa",
     }
-    signature = {
+    fields = {
         "model": described,
         "recorded_layers": [{"index": layer, "type": "full_attention"} for layer in range(layers)],
         "tasks": {_TASK: {"version": 1, "dataset_sha256": CONTENT_SHA256[_TASK], "prompt_sha256": "p"}},
     }
+    signature = seal(fields)
     results = {
         "config": {"model": "halo", "model_args": ""},
         "configs": {_TASK: {"generation_kwargs": {"max_new_tokens": 16}, "num_fewshot": 0, "dataset_name": _TASK}},
@@ -158,9 +148,12 @@ def _plant_results(run: Path, *, model: int, layers: int, samples: list[dict[str
     place.mkdir()
     (place / "1_results.json").write_text(json.dumps(results))
     (place / f"1_samples_{_TASK}.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    return signature
 
 
-def _plant_scores(path: Path, *, documents: int, layers: int, rng: np.random.Generator) -> None:
+def _plant_scores(
+    run: Path, signature: dict[str, Any], *, documents: int, layers: int, rng: np.random.Generator
+) -> None:
     doc, step, layer = (
         axis.ravel() for axis in np.meshgrid(range(documents), range(_STEPS), range(layers), indexing="ij")
     )
@@ -180,7 +173,8 @@ def _plant_scores(path: Path, *, documents: int, layers: int, rng: np.random.Gen
         pa.array(known[field.name] if field.name in known else rng.normal(size=doc.size)).cast(field.type, safe=False)
         for field in SCORES_SCHEMA
     ]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=SCORES_SCHEMA), path, compression="zstd")
+    schema = SCORES_SCHEMA.with_metadata({STATE_KEY: json.dumps(state_of(signature, stored_parts(run / "halo")))})
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), run / SCORES, compression="zstd")
 
 
 def _open(site: Path) -> None:

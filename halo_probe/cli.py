@@ -162,12 +162,12 @@ def _doctor(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _compare(arguments: argparse.Namespace) -> list[str]:
+    from halo_probe.archive.runs import open_runs
     from halo_probe.compare.comparability import require_comparable
     from halo_probe.compare.markdown import render_markdown
     from halo_probe.compare.report import compare, write_json
-    from halo_probe.compare.runs import read_runs
 
-    runs = read_runs(arguments.runs)
+    runs = open_runs(arguments.runs)
     if not arguments.force:
         require_comparable(runs)
     report = compare(runs)
@@ -192,14 +192,14 @@ def _figures(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> list[str]:
-    from halo_probe.compare.runs import read_runs
+    from halo_probe.archive.runs import open_runs
     from halo_probe.leaderboard.board import rank_runs
     from halo_probe.leaderboard.push import make_results, push_results
     from halo_probe.leaderboard.write import write_leaderboard
 
     if not arguments.push and (arguments.private or arguments.tag or arguments.dry_run):
         raise UsageError("--private, --tag and --dry-run belong to --push; give --push ORG/NAME too.")
-    runs = read_runs(arguments.runs)
+    runs = open_runs(arguments.runs)
     board = rank_runs(runs, task=arguments.task)
     done = list(map(str, write_leaderboard(board, arguments.out, model_index=arguments.model_index)))
     if arguments.push:

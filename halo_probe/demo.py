@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from dataset_builder.load import load_set
+from halo_probe.archive.reading import open_maps
+from halo_probe.archive.results import MAPS, results_files
 from halo_probe.errors import HaloError, UsageError
-from halo_probe.overlay import draw_overlay
+from halo_probe.overlay import draw_answer
 from halo_probe.page.write import write_report
 from halo_probe.score.run import score_run
 
@@ -31,7 +31,7 @@ def run_demo(out: Path, *, limit: int | None = None) -> list[Path]:
         UsageError: If the folder holds the results of an earlier demonstration.
         HaloError: If the evaluation failed; its own message stands above.
     """
-    if (out / "halo").exists():
+    if (out / MAPS).exists():
         raise UsageError(f"--out {out}: holds an earlier run; name another folder, or remove this one.")
     command = [sys.executable, "-m", "lmms_eval", "--model", "halo_tiny"]
     command += ["--model_args", "layers=all", "--device", "cpu"]
@@ -40,7 +40,7 @@ def run_demo(out: Path, *, limit: int | None = None) -> list[Path]:
     settings = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     settings["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait by spinning take most of a busy machine
     finished = subprocess.run(command, env={**os.environ, **settings}, stdout=sys.stderr, check=False)
-    results = sorted(out.rglob("*_results.json"))
+    results = results_files(out)
     if finished.returncode or not results:
         raise HaloError(f"the evaluation ended with exit code {finished.returncode}: see its message above.")
     score_run(out, null=True)
@@ -56,18 +56,11 @@ def draw_first_document(out: Path) -> Path:
     Returns:
         Path of the picture, `out/attention.png`.
     """
-    first = [("task", "==", _TASK), ("doc_id", "==", 0), ("repeat", "==", 0), ("call", "==", 0)]
-    rows = pq.read_table(out / "halo", filters=first).to_pylist()
-    last = max(row["layer"] for row in rows)
-    steps = sorted((row for row in rows if row["layer"] == last), key=lambda row: row["step"])[:_DIGITS]
+    (stored,) = open_maps(out / MAPS).calls(task=_TASK, documents=[0])
     document = load_set(_TASK)[0]
-    picture = draw_overlay(
-        document["image"],
-        [row["map_eq1"] for row in steps],
-        grid=tuple(steps[0]["grid"][0]),
-        titles=[f"token {row['step'] + 1}: {row['token_text']!r}" for row in steps],
-        caption=f"{_TASK}, document 0, {document['count']} dots; layer {last} ({steps[0]['layer_type']}), A_eq1; n = 1",
-    )
+    title = f"{_TASK}, document 0, {document['count']} dots"
+    picture = draw_answer(document["image"], stored, range(_DIGITS), title=title)
+    assert picture is not None, "the embedded model is shown whole images"
     path = out / "attention.png"
     picture.save(path)
     return path

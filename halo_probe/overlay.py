@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from halo_probe.archive.reading import StoredCall
 from halo_probe.errors import InvalidAttentionError, UsageError
+from halo_probe.metrics.views import WHOLE, Box, find_whole_view
 
-__all__ = ["draw_overlay"]
+__all__ = ["draw_answer", "draw_overlay"]
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -43,6 +45,41 @@ _LINE = 26
 _QUANTITY = "attention"
 _NARROWEST = 240  # a panel's place, wide enough for a title whatever the image's shape
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def draw_answer(image: Image.Image, stored: StoredCall, steps: Sequence[int], *, title: str) -> Image.Image | None:
+    """Where a model looked at the last recorded layer while it generated tokens: `draw_overlay` of A_eq1.
+
+    Args:
+        image: The image of the document.
+        stored: A call on it.
+        steps: Which generation steps; one panel each.
+        title: What the caption begins with.
+
+    Returns:
+        The picture; None without a step, or where no view shows the whole image.
+    """
+    generation, layer = stored.generation, stored.generation.layers[-1]
+    whole, _ = find_whole_view(generation.views, tokens=generation.image_tokens)
+    if whole is None or not steps:
+        return None
+    return draw_overlay(
+        _seen(image, whole.box),
+        [generation.eq1[step, -1, whole.tokens] for step in steps],
+        grid=whole.grid,
+        titles=[f"token {step + 1}: {stored.pieces[step]!r}" for step in steps],
+        caption=f"{title}; layer {layer.index} ({layer.type}), A_eq1; n = 1",
+    )
+
+
+def _seen(image: Image.Image, box: Box) -> Image.Image:
+    """The part of an image that a view shows, with white where it is padded."""
+    if box == WHOLE:
+        return image
+    left, top, right, bottom = (edge * side for edge, side in zip(box, image.size * 2, strict=True))
+    size = (round(right - left), round(bottom - top))
+    extent = (left, top, right, bottom)
+    return image.convert("RGB").transform(size, Image.Transform.EXTENT, extent, fillcolor="white")
 
 
 def draw_overlay(

@@ -64,10 +64,10 @@ def _evaluate(given, attempt, manager, progress):
     from lmms_eval import evaluator
     from lmms_eval.models.chat import qwen3_vl
 
-    from halo_probe.archive import maps
+    from halo_probe.archive import writing
     from halo_probe.lmms.model import HaloChat
 
-    maps._PART_DOCUMENTS = 2
+    writing._PART_DOCUMENTS = 2
     options = f"base=qwen3_vl,pretrained={given['checkpoint']},device_map=cpu,{attempt.get('options', '')}"
     lm = HaloChat.create_from_arg_string(f"{options},maps={attempt['maps']}", {"device": "cpu"})
     generate_until = qwen3_vl.Qwen3_VL.generate_until

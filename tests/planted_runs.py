@@ -9,10 +9,17 @@ import pyarrow.parquet as pq
 from dataset_builder.golden import CONTENT_SHA256
 from dataset_builder.samples import draw_sample
 from dataset_builder.sets import SETS
-from halo_probe.archive.maps import SCHEMA, SIGNATURE_KEY
-from halo_probe.score.parts import SCORES_SCHEMA
+from halo_probe.archive.answers import Answer
+from halo_probe.archive.generation import Generation, Layer, View
+from halo_probe.archive.reading import open_maps
+from halo_probe.archive.results import results_files
+from halo_probe.archive.scores import SCORES_SCHEMA, STATE_KEY, state_of
+from halo_probe.archive.signature import seal
+from halo_probe.archive.writing import MapWriter, stored_parts
+from halo_probe.score.values import token_values
 
 TASK = "halo_count"
+SQUARE = (View(0, 8, 8),)
 
 
 def counted(index, error, **more):
@@ -77,7 +84,7 @@ def plant_run(
 
 def signature(tasks, *, model, family, layers, depth, intervention=None):
     data = {task: CONTENT_SHA256.get(task, "fingerprint:0") for task in tasks}
-    return {
+    fields = {
         "model": {
             "base": "qwen3_vl",
             "pretrained": model,
@@ -91,6 +98,13 @@ def signature(tasks, *, model, family, layers, depth, intervention=None):
         "tasks": {task: {"version": 1, "dataset_sha256": sha, "prompt_sha256": "p"} for task, sha in data.items()},
         "intervention": intervention,
     }
+    return seal(fields)
+
+
+def signature_of(folder):
+    """That of a planted run; sealed and of nothing where there is no results file."""
+    signatures = [json.loads(file.read_text()).get("halo", {}).get("signature") for file in results_files(folder)]
+    return next(filter(None, signatures), seal({"model": {}, "tasks": {}}))
 
 
 def plant_maps(
@@ -100,45 +114,35 @@ def plant_maps(
     documents,
     tokens=("1", "2", "<end>"),
     layers=(0, 1, 2, 3),
-    grids=((8, 8),),
+    views=SQUARE,
     task=TASK,
-    part=0,
-    signed=None,
-    **more,
+    calls=1,
 ):
-    """One part of maps: `maps_of(document, step, layer)` gives the weights of a map; `more` are columns for every row.
-
-    `signed` is the signature of the run, which `halo-probe score` asks for.
-    """
-    rows = []
-    for document in documents:
-        for step, text in enumerate(tokens):
-            for layer in layers:
-                weights = np.asarray(maps_of(document, step, layer), dtype=np.float32).ravel()
-                rows.append(
-                    {
-                        "task": task,
-                        "doc_id": document,
-                        "repeat": 0,
-                        "call": 0,
-                        "step": step,
-                        "token_id": step,
-                        "token_text": text,
-                        "end": step == len(tokens) - 1,
-                        "layer": layer,
-                        "layer_type": "full_attention",
-                        "grid": [list(grid) for grid in grids],
-                        "visible": weights.size,
-                        "map_eq1": weights / weights.sum(),
-                        "map_raw": weights,
-                        "visual_mass": 0.25,
-                        **more,
-                    }
-                )
-    (folder / "halo").mkdir(exist_ok=True)
-    schema = SCHEMA.with_metadata({SIGNATURE_KEY: json.dumps(signed or {})})
-    known = [{name: row.get(name) for name in SCHEMA.names} for row in rows]
-    pq.write_table(pa.Table.from_pylist(known, schema=schema), folder / "halo" / f"part-{part:05d}.parquet")
+    """Parts of maps, by the writer of runs: `maps_of(document, step, layer)` gives the weights of a map."""
+    maps = folder / "halo"
+    maps.mkdir(exist_ok=True)
+    with MapWriter(maps, signature=signature_of(folder)) as writer:
+        for document in documents:
+            weights = np.array(
+                [[np.ravel(maps_of(document, step, layer)) for layer in layers] for step in range(len(tokens))],
+                dtype=np.float32,
+            )
+            mass = np.full(weights.shape[:2], 0.25, dtype=np.float32)
+            generation = Generation(
+                token_ids=np.arange(len(tokens)),
+                ended=True,
+                views=views,
+                layers=tuple(Layer(layer, "full_attention") for layer in layers),
+                eq1=weights / weights.sum(axis=-1, keepdims=True),
+                raw=weights,
+                visual_mass=mass,
+                first_mass=np.full_like(mass, 0.1),
+                visible=np.full(weights.shape[:2], weights.shape[-1], dtype=np.int32),
+            )
+            values = (token_values(generation, tokens),) * calls
+            answer = Answer(text="".join(tokens[:-1]), counts=None, values=values)
+            writer.add((task, document, 0), answer, [(generation, tokens)] * calls)
+    assert open_maps(maps).parts
     return folder
 
 
@@ -163,5 +167,16 @@ def plant_scores(folder, scores_of, *, documents, steps=3, layers=(0, 1, 2, 3), 
         for step in range(steps)
         for layer in layers
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), folder / "scores.parquet")
+    store_scores(folder, pa.Table.from_pylist(rows, schema=SCORES_SCHEMA))
     return folder
+
+
+def store_scores(folder, table):
+    """A table as the scores of the maps that a run has; columns that it lacks are null."""
+    state = json.dumps(state_of(signature_of(folder), stored_parts(folder / "halo")))
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in SCORES_SCHEMA
+    ]
+    schema = SCORES_SCHEMA.with_metadata({STATE_KEY: state})
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), folder / "scores.parquet")

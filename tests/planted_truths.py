@@ -16,9 +16,10 @@ from scipy.spatial import Delaunay
 
 from dataset_builder.samples import draw_sample
 from dataset_builder.sets import SETS
+from halo_probe.archive.runs import open_runs
+from halo_probe.archive.signature import seal
 from halo_probe.compare.comparability import require_comparable
 from halo_probe.compare.evidence import judge
-from halo_probe.compare.runs import read_runs
 from halo_probe.compare.verdicts import CONTRASTS, HaloCell, halo
 from halo_probe.errors import UsageError
 from halo_probe.metrics.geometry import lay_out
@@ -303,7 +304,7 @@ def conclude(folder, one, rng):
     """The conclusion of each rule on a planted model, `error` where compare refuses it."""
     plant(folder, one, rng)
     try:
-        runs = read_runs([folder / str(place) for place in one.order])
+        runs = open_runs([folder / str(place) for place in one.order])
         if not one.force:
             require_comparable(runs)
         verdicts = judge(runs, draws_of=lambda counts: remembered_draws(tuple(counts.tolist())))
@@ -344,6 +345,7 @@ def _amend(folder, one):
         numbers["original"] = max(WIDE.size if "wide" in task or "rev" in task else 0, numbers["original"])
     for fields in results["halo"]["signature"]["tasks"].values():
         fields["dataset_sha256"] = "d"
+    results["halo"]["signature"] = seal(results["halo"]["signature"])
     if one.options:
         results["configs"]["halo_count_wide"]["generation_kwargs"] = one.options
     file.write_text(json.dumps(results))

@@ -45,6 +45,8 @@ class Given:
 
     prompt: np.ndarray
     """int64: the tokens of the prompt, without padding."""
+    image_positions: np.ndarray
+    """M, int64: positions of the image tokens in the prompt."""
     pictures: str | None
     """SHA-256 over the tensors beside the prompt, the pixels among them; None where several prompts share them."""
     options: Mapping[str, Any]
@@ -63,10 +65,6 @@ class Generation:
     """T, int64: generated tokens, up to and including the end-of-sequence token."""
     ended: bool
     """Whether the last token is an end-of-sequence token; means over generated tokens leave that step out."""
-    prompt_length: int
-    """Number of prompt tokens, padding left out."""
-    image_positions: np.ndarray
-    """M, int64: positions of the image tokens in the prompt."""
     views: tuple[View, ...]
     """What the model was shown of each image, row by row, view after view; heights times widths sum to M. Empty where
     the image tokens form no raster."""
@@ -91,6 +89,35 @@ class Generation:
     over all dimensions, spec §7); only with `sinks=True`."""
     given: Given | None = field(default=None, repr=False)
     """What the reply is one to; None of a generation that is read from its maps."""
+
+    @property
+    def image_tokens(self) -> int:
+        """M, the number of image tokens."""
+        return int(self.eq1.shape[-1])
+
+    @property
+    def prompt_length(self) -> int:
+        """Number of prompt tokens, padding left out.
+
+        Raises:
+            LookupError: If the generation was read from its maps, which do not hold the prompt.
+        """
+        return int(self._prompt.prompt.size)
+
+    @property
+    def image_positions(self) -> np.ndarray:
+        """M, int64: positions of the image tokens in the prompt.
+
+        Raises:
+            LookupError: If the generation was read from its maps, which do not hold the prompt.
+        """
+        return self._prompt.image_positions
+
+    @property
+    def _prompt(self) -> Given:
+        if self.given is None:
+            raise LookupError("the prompt is not stored with the maps; record the reply anew to have it")
+        return self.given
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:

@@ -16,7 +16,7 @@ def bytes_per_token(generation: Generation) -> int:
     Args:
         generation: One of the run, or one like them.
     """
-    layers, tokens = len(generation.layers), generation.image_positions.size
+    layers, tokens = len(generation.layers), generation.image_tokens
     heads = 0 if generation.heads is None else generation.heads.shape[2]
     return layers * (_NUMBER * tokens * (2 + heads) + _BESIDE)
 

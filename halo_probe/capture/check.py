@@ -169,7 +169,7 @@ def _sums(generation: Generation, name: str) -> Finding:
 
 
 def _grid(generation: Generation) -> Finding:
-    tokens, cells = generation.image_positions.size, sum(height * width for height, width in generation.grids)
+    tokens, cells = generation.image_tokens, sum(height * width for height, width in generation.grids)
     shown = ", ".join(f"{height}x{width}" for height, width in generation.grids[:4])
     more = f" and {len(generation.grids) - 4} more" if len(generation.grids) > 4 else ""  # noqa: PLR2004 - as above
     raster = f"{shown}{more}" if generation.grids else "no raster, so there are no spatial metrics"

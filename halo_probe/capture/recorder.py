@@ -426,8 +426,6 @@ class _Call:
                 Generation(
                     token_ids=token_ids,
                     ended=ended,
-                    prompt_length=self._session.lengths[prompt],
-                    image_positions=image.positions,
                     views=image.views,
                     layers=self._target.layers,
                     eq1=one.eq1[:steps, :, :count].copy(),
@@ -439,6 +437,7 @@ class _Call:
                     sink_tokens=None if sinks is None else sinks[prompt * self._session.copies, :count].copy(),
                     given=Given(
                         prompt=self._prompts[prompt, -self._session.lengths[prompt] :].numpy(),
+                        image_positions=image.positions,
                         pictures=seen,
                         options=self.decoding.options,
                     ),

@@ -14,8 +14,9 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from halo_probe.archive.runs import Run
+from halo_probe.archive.tasks import TaskRun
 from halo_probe.compare.documents import UNDEFINED, enough, shared
-from halo_probe.compare.runs import Run, TaskRun
 from halo_probe.errors import UsageError
 from halo_probe.statistics.intervals import (
     Floats,

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from halo_probe.archive.runs import Run
+from halo_probe.archive.tasks import TaskRun
 from halo_probe.compare.documents import UNDEFINED, find_mispairing, interval_of, mean_of, shared
-from halo_probe.compare.runs import ATTENTION_KEYS, MEASURES, Run, TaskRun
+from halo_probe.metrics.keys import ASSOCIATED_KEYS, MEASURES
 from halo_probe.metrics.reliability import associate
 from halo_probe.statistics.information import digit_agreement, digit_use
 from halo_probe.statistics.intervals import DrawsOf, Floats, Interval
@@ -208,7 +210,7 @@ def association_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[Associ
 
 def scatter_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[ScatterRow]:
     """Accuracy against the mean of each attention value, where at least three models have both."""
-    for key in ATTENTION_KEYS:
+    for key in ASSOCIATED_KEYS:
         points = [
             (one.correct.mean(), np.nanmean(one.attention[key])) for one in taken.values() if key in one.attention
         ]

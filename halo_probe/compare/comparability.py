@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from halo_probe.archive.runs import Run
 from halo_probe.compare.documents import find_mispairing
 from halo_probe.compare.evidence import PAIRED_TASKS, group_models
-from halo_probe.compare.runs import Run
 from halo_probe.errors import UsageError
 
 

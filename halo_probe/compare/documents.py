@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from halo_probe.compare.runs import TaskRun
+from halo_probe.archive.tasks import TaskRun
 from halo_probe.statistics.intervals import LEAST_STRATUM, Floats, Interval, drawn_means, percentile_interval
 from halo_probe.statistics.multiplicity import benjamini_hochberg, holm
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from halo_probe.archive.runs import Run
+from halo_probe.archive.tasks import TaskRun
 from halo_probe.compare.attention_tables import decay_differences
 from halo_probe.compare.documents import find_mispairing, shared
-from halo_probe.compare.runs import Run, TaskRun
 from halo_probe.compare.verdicts import (
     BOOST,
     CONTRASTS,

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from halo_probe.archive.runs import Run
 from halo_probe.compare import answer_tables, attention_tables
 from halo_probe.compare.comparability import find_differences
 from halo_probe.compare.documents import adjusted
 from halo_probe.compare.evidence import COUNT, ECHO, group_models, judge
-from halo_probe.compare.runs import Run
 from halo_probe.compare.verdicts import Verdict
 from halo_probe.errors import UsageError
 from halo_probe.statistics.intervals import remember_draws

@@ -8,9 +8,9 @@ from textwrap import fill
 import numpy as np
 import pandas as pd
 
+from halo_probe.archive.runs import Run, open_runs
 from halo_probe.compare.comparability import find_differences
 from halo_probe.compare.evidence import COUNT
-from halo_probe.compare.runs import Run, read_runs
 from halo_probe.errors import HaloError, NothingToDrawError, UsageError
 from halo_probe.figures.correctness import draw_accuracy_against_sparsity
 from halo_probe.figures.counts import draw_accuracy_and_bias, draw_predicted_and_true
@@ -75,7 +75,7 @@ def draw_figures(runs: Sequence[Path], out: Path, *, document: int | None = None
         UsageError: If a run cannot be read, they are not comparable, or none has the task or the document.
         HaloError: If a figure cannot be written.
     """
-    subject = _subject(read_runs(runs), task=task, document=document)
+    subject = _subject(open_runs(runs), task=task, document=document)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from halo_probe.archive.scored import SCORES
+from halo_probe.archive.runs import Run, open_runs
 from halo_probe.compare.answer_tables import score_rows
 from halo_probe.compare.evidence import plain_runs
-from halo_probe.compare.runs import ATTENTION_KEYS, Run, read_runs
-from halo_probe.errors import UsageError
 from halo_probe.figures.style import plain_text
-from halo_probe.score.parts import SCORES_SCHEMA
+from halo_probe.metrics.keys import ASSOCIATED_KEYS
 
 DOCUMENT_COLUMNS = (
     *("run", "model", "task", "version", "doc_id", "id", "count", "predicted", "correct"),
-    *("digit_status", "d1_step", "d2_step", "layer", "layer_type", *ATTENTION_KEYS),
+    *("digit_status", "d1_step", "d2_step", "layer", "layer_type", *ASSOCIATED_KEYS),
 )
 TOKEN_COLUMNS = (
     *("run", "task", "version", "doc_id", "count", "step", "token", "layer", "layer_type"),
@@ -55,7 +53,7 @@ def read_frames(paths: Sequence[Path]) -> Frames:
     Raises:
         UsageError: If there is no run, or half of one.
     """
-    return make_frames(read_runs(paths))
+    return make_frames(open_runs(paths))
 
 
 def make_frames(runs: Sequence[Run]) -> Frames:
@@ -119,7 +117,7 @@ def _documents(runs: Sequence[Run], names: Sequence[str]) -> Iterator[dict[str, 
                     "d2_step": steps[1] if len(steps) > 1 and halo["digit_status"] == "split" else np.nan,
                     "layer": last.get("layer", np.nan),
                     "layer_type": last.get("layer_type"),
-                    **{key: one.attention[key][place] if key in one.attention else np.nan for key in ATTENTION_KEYS},
+                    **{key: one.attention[key][place] if key in one.attention else np.nan for key in ASSOCIATED_KEYS},
                 }
 
 
@@ -150,16 +148,6 @@ def _halo(sample: dict[str, Any] | Any) -> dict[str, Any]:
 
 
 def _scores(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
-    tables = []
-    for name, run in zip(names, runs, strict=True):
-        path = run.folder / SCORES
-        if path.exists():
-            try:
-                table = pd.read_parquet(path, page_checksum_verification=True)
-            except (OSError, ValueError) as error:
-                raise UsageError(f"{path}: cannot be read ({error}); score the run again.") from None
-            if missing := [name for name in SCORES_SCHEMA.names if name not in table]:
-                raise UsageError(f"{path}: has no column {missing[0]}: it is of another version; score the run again.")
-            first = (table["repeat"] == 0) & (table["call"] == 0)
-            tables.append(table[first].assign(run=name))
+    found = [(name, run.scores()) for name, run in zip(names, runs, strict=True)]
+    tables = [table.to_pandas().assign(run=name) for name, table in found if table is not None]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run": [], "task": []})

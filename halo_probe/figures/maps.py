@@ -3,28 +3,24 @@
 A map is A_eq1 on the finest view that shows the whole image; documents without such a view have no map here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 from PIL import Image
 
 from dataset_builder.errors import DatasetError
-from halo_probe.compare.runs import Run
-from halo_probe.errors import HaloError, NothingToDrawError, UsageError, first_line
+from halo_probe.archive.reading import StoredCall
+from halo_probe.archive.runs import Run
+from halo_probe.errors import NothingToDrawError, UsageError
 from halo_probe.metrics.dots import DOTS_COLUMNS, Dots, dots_of
-from halo_probe.metrics.views import WHOLE, Box, find_whole_view
+from halo_probe.metrics.views import Box, find_whole_view
 from halo_probe.score.dots import SetSeen, find_set, load_seen
 
 Maps = NDArray[np.float32]
-
-_COLUMNS = ["doc_id", "step", "layer", "layer_type", "token_text", "end", "grid", "map_eq1", "visible"]
-_VIEWS = ["view_image", "view_box"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,13 +36,6 @@ class StoredMap:
     """(h, w), each at least 0; they sum to 1 where the model is shown no other view."""
     box: Box
     """The part of the image that they cover: all of it, and more where it is padded."""
-
-
-class _View(NamedTuple):
-    image: int
-    height: int
-    width: int
-    box: Box
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,25 +63,12 @@ def read_maps(
 
     Raises:
         NothingToDrawError: If the run holds no such map; the message says why.
-        HaloError: If a part cannot be read.
+        DamagedPartError: If a part is not what was written.
     """
-    parts = sorted((run.folder / "halo").glob("part-*.parquet"))
-    if not parts:
+    if not run.maps.parts:
         raise NothingToDrawError(f"{run.label}: holds no maps; evaluate with --model halo and --output_path")
-    wanted = (ds.field("task") == task) & ds.field("doc_id").isin(list(documents)) & ~ds.field("end")
-    wanted &= (ds.field("repeat") == 0) & (ds.field("call") == 0)
-    for name, values in (("layer", layers), ("step", steps)):
-        if values:
-            wanted &= ds.field(name).isin(list(values))
-    try:
-        stored = ds.dataset(parts)
-        columns = [*_COLUMNS, *(name for name in _VIEWS if name in stored.schema.names)]
-        rows = stored.to_table(columns=columns, filter=wanted).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise HaloError(
-            f"{run.folder / 'halo'}: cannot be read ({first_line(error)}); run the evaluation again."
-        ) from None
-    found = [one for one in map(_stored_map, rows) if one]
+    calls = run.maps.calls(task=task, documents=documents, layers=layers or None)
+    found = [one for call in calls for one in _maps_of(call, steps)]
     if not found:
         raise NothingToDrawError(
             f"{run.label}, {task}: no map of {len(documents)} documents shows one whole image, all seen, on one grid"
@@ -136,22 +112,24 @@ def _rows(seen: SetSeen) -> Any:
         raise NothingToDrawError(str(error)) from error
 
 
-def _stored_map(row: dict[str, Any]) -> StoredMap | None:
-    if row["visible"] != len(row["map_eq1"]) or not np.isfinite(row["map_eq1"]).all():
-        return None
-    grids = row["grid"]
-    # Runs of before there were views have one whole image for each grid.
-    images, boxes = row.get("view_image") or range(len(grids)), row.get("view_box") or [WHOLE] * len(grids)
-    views = [
-        _View(image, height, width, tuple(box))
-        for image, (height, width), box in zip(images, grids, boxes, strict=True)
-    ]
-    whole, _ = find_whole_view(views, tokens=len(row["map_eq1"]))
+def _maps_of(stored: StoredCall, steps: Sequence[int]) -> Iterator[StoredMap]:
+    """The maps of a call on the view of the whole image; none where there is no such view."""
+    generation, (_, document, _) = stored.generation, stored.key
+    whole, _ = find_whole_view(generation.views, tokens=generation.image_tokens)
     if whole is None:
-        return None
-    return StoredMap(
-        **{key: row[key] for key in ("doc_id", "step", "layer", "layer_type")},
-        token=row["token_text"],
-        weights=np.asarray(row["map_eq1"][whole.tokens], dtype=np.float32).reshape(whole.grid),
-        box=whole.box,
-    )
+        return
+    for step in generation.content_steps:
+        if steps and step not in steps:
+            continue
+        for place, layer in enumerate(generation.layers):
+            weights = generation.eq1[step, place]
+            if generation.visible[step, place] == weights.size and np.isfinite(weights).all():
+                yield StoredMap(
+                    doc_id=document,
+                    step=step,
+                    token=stored.pieces[step],
+                    layer=layer.index,
+                    layer_type=layer.type,
+                    weights=weights[whole.tokens].reshape(whole.grid),
+                    box=whole.box,
+                )

@@ -12,13 +12,14 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from halo_probe.archive.runs import Run, open_runs
+from halo_probe.archive.tasks import TaskRun
 from halo_probe.compare.answer_tables import score_rows
 from halo_probe.compare.attention_tables import contrast_rows, reliance_rows
 from halo_probe.compare.comparability import find_differences
 from halo_probe.compare.documents import UNDEFINED, shared
 from halo_probe.compare.evidence import COUNT, ECHO, WIDE, group_models
 from halo_probe.compare.report import run_row
-from halo_probe.compare.runs import Run, TaskRun, read_runs
 from halo_probe.errors import UsageError
 from halo_probe.statistics.intervals import DrawsOf, Interval, remember_draws
 from halo_probe.statistics.ranks import Rank, rank_models
@@ -107,7 +108,7 @@ def build_leaderboard(runs: Sequence[Path], *, task: str = COUNT) -> Leaderboard
     Raises:
         UsageError: If a run cannot be read or is named twice, or none has the task.
     """
-    return rank_runs(read_runs(runs), task=task)
+    return rank_runs(open_runs(runs), task=task)
 
 
 def rank_runs(runs: Sequence[Run], *, task: str = COUNT) -> Leaderboard:

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from dataset_builder.publish import describe, log_in, publish
 from dataset_builder.release import Release
+from halo_probe.archive.runs import Run
 from halo_probe.compare.report import without_nan
-from halo_probe.compare.runs import Run
 from halo_probe.leaderboard.board import Entry, Leaderboard
 from halo_probe.leaderboard.render import render_markdown
 

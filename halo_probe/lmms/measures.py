@@ -6,15 +6,8 @@ from typing import Any
 from halo_probe.capture.recorder import Target
 from halo_probe.metrics.consistency import CONSISTENCY_KEYS
 from halo_probe.metrics.dots import DOTS_COLUMNS, Dots, dots_of
-from halo_probe.score.values import (
-    LARGE_KEYS,
-    MID_KEYS,
-    SPATIAL_KEYS,
-    TOKEN_KEYS,
-    digit_keys,
-    middle_layers,
-    summary_key,
-)
+from halo_probe.metrics.keys import DOT_KEYS, LARGE_DOT_KEYS, MIDDLE_KEYS, TOKEN_KEYS
+from halo_probe.score.values import digit_keys, middle_layers, summary_key
 from halo_probe.statistics.reliance import RELIANCE_KEYS
 from lmms_eval_tasks.digits import digit_mode
 from lmms_eval_tasks.parsing import Mode
@@ -46,12 +39,12 @@ class Measures:
         """The spatial keys."""
         having = [dots for dots in self.dots if dots]
         large = bool(having) and max(dots.radius for dots in having) > _LARGE
-        return (*(SPATIAL_KEYS if having else ()), *(LARGE_KEYS if large else ()))
+        return (*(DOT_KEYS if having else ()), *(LARGE_DOT_KEYS if large else ()))
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The metrics of the results table: spatial ones at the digits, or their mean where there are none."""
-        everywhere = (*TOKEN_KEYS, *(MID_KEYS if self.middle else ()))
+        everywhere = (*TOKEN_KEYS, *(MIDDLE_KEYS if self.middle else ()))
         averaged = everywhere if self.digits else (*everywhere, *self.spatial)
         return (
             *map(summary_key, averaged),

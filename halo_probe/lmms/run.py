@@ -16,8 +16,8 @@ from lmms_eval import evaluator
 from lmms_eval.api.reasoning import parse_reasoning_tags_config
 from loguru import logger
 
-from halo_probe.archive.maps import MapWriter
-from halo_probe.archive.store import finished_answers, own_folder
+from halo_probe.archive.resume import finished_answers, own_folder
+from halo_probe.archive.writing import MapWriter
 from halo_probe.capture.recorder import Target
 from halo_probe.errors import CaptureError, UsageError
 from halo_probe.lmms.answering.answering import METHODS, Answering

@@ -1,7 +1,5 @@
 """What a run's numbers depend on, stored beside them so that only like is compared with like."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import torch
 
 from dataset_builder.load import content_sha256
+from halo_probe.archive.signature import hash_of, seal
 from halo_probe.capture.recorder import Target
 from halo_probe.lmms.arguments import Arguments
 from halo_probe.lmms.loaded import code_sha256, settings_sha256, weights_sha256
@@ -71,7 +70,7 @@ def run_signature(  # noqa: PLR0913 - all that the numbers of a run depend on
         "call": {**{name: call.get(name) for name in _CALL}, "seed": torch.initial_seed()},
         "packages": {name: version(name) for name in _PACKAGES},
     }
-    return {**fields, "sha256": _sha256(fields)}
+    return seal(fields)
 
 
 def _tells(name: str) -> bool:
@@ -92,7 +91,7 @@ def _task_fields(task: Any, *, chat: bool) -> dict[str, Any]:
         "num_fewshot": task.config.num_fewshot,
         "repeats": task.config.repeats or 1,
         "dataset_sha256": content_sha256(documents) or f"fingerprint:{getattr(documents, '_fingerprint', '')}",
-        "prompt_sha256": _sha256(prompt),
+        "prompt_sha256": hash_of(prompt),
         "generation": task.config.generation_kwargs,
     }
 
@@ -100,7 +99,3 @@ def _task_fields(task: Any, *, chat: bool) -> dict[str, Any]:
 def _spoken(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """The text parts of a chat, each with its role."""
     return [(turn["role"], part["text"]) for turn in messages for part in turn["content"] if part["type"] == "text"]
-
-
-def _sha256(fields: Any) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
 from loguru import logger
 from PIL import Image
 
+from halo_probe.archive.reading import open_maps
 from halo_probe.errors import HaloError
-from halo_probe.overlay import draw_overlay
+from halo_probe.overlay import draw_answer
 
 TABLE = "halo/heatmaps"
 DOCUMENTS = 8
@@ -58,40 +57,21 @@ def log_heatmaps(folder: Path | None, tasks: Mapping[str, Any]) -> None:
         for task, doc_id, reply, picture in _rows(folder, tasks):
             table.add_data(task, doc_id, reply, wandb.Image(picture))
         wandb.run.log({TABLE: table})
-    except (wandb.Error, HaloError, pa.ArrowException, OSError) as error:
+    except (wandb.Error, HaloError, OSError) as error:
         logger.warning(f"The table of heatmaps was not logged to wandb: {error}")
 
 
 def _rows(folder: Path, tasks: Mapping[str, Any]) -> Iterator[tuple[str, int, str, Image.Image]]:
     """Task, document, reply and picture of each document whose one image has maps on one grid."""
-    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    stored = ds.dataset(
-        sorted(folder.glob("part-*.parquet")), format=ds.ParquetFileFormat(default_fragment_scan_options=checked)
-    )
-    answer = (ds.field("repeat") == 0) & (ds.field("call") == 0) & ~ds.field("end")
-    columns = ["doc_id", "step", "token_text", "layer", "layer_type", "grid", "map_eq1"]
+    maps = open_maps(folder)
+    recorded = sorted({key for part in maps.parts for key, answer in part.answers.items() if answer.recorded})
     for task, loaded in tasks.items():
-        of_task = (ds.field("task") == task) & answer
-        found = stored.to_table(columns=["doc_id"], filter=of_task)["doc_id"].unique().to_pylist()
-        first = sorted(found)[:DOCUMENTS]
-        rows = stored.to_table(columns=columns, filter=of_task & ds.field("doc_id").isin(first)).to_pylist()
-        for doc_id in first:
-            steps = [row for row in rows if row["doc_id"] == doc_id]
-            last = max(row["layer"] for row in steps)
-            steps = sorted((row for row in steps if row["layer"] == last), key=lambda row: row["step"])
-            reply = "".join(row["token_text"] for row in steps)
-            # A step that sees no image token has no map.
-            steps = [row for row in steps if np.isfinite(row["map_eq1"]).all()]
-            images = loaded.doc_to_visual(loaded.eval_docs[doc_id])
-            if steps and len(images) == 1 == len(steps[0]["grid"]) and isinstance(images[0], Image.Image):
-                yield task, doc_id, reply, _draw(images[0], steps[:_TOKENS], title=f"{task}, document {doc_id}")
-
-
-def _draw(image: Image.Image, steps: list[dict[str, Any]], *, title: str) -> Image.Image:
-    return draw_overlay(
-        image,
-        [row["map_eq1"] for row in steps],
-        grid=tuple(steps[0]["grid"][0]),
-        titles=[f"token {row['step'] + 1}: {row['token_text']!r}" for row in steps],
-        caption=f"{title}; layer {steps[0]['layer']} ({steps[0]['layer_type']}), A_eq1; n = 1",
-    )
+        first = list(dict.fromkeys(document for name, document, _ in recorded if name == task))[:DOCUMENTS]
+        for stored in sorted(maps.calls(task=task, documents=first), key=lambda stored: stored.key):
+            document, generation = stored.key[1], stored.generation
+            images = loaded.doc_to_visual(loaded.eval_docs[document])
+            if len(images) == 1 == len(generation.views) and isinstance(images[0], Image.Image):
+                steps = [step for step in generation.content_steps if np.isfinite(generation.eq1[step, -1]).all()]
+                picture = draw_answer(images[0], stored, steps[:_TOKENS], title=f"{task}, document {document}")
+                if picture:
+                    yield task, document, "".join(stored.pieces[: generation.content_steps.stop]), picture

@@ -7,19 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from halo_probe.archive.scored import SCORES
-from halo_probe.compare.runs import Run
-from halo_probe.errors import HaloError, first_line
+from halo_probe.archive.runs import Run
+from halo_probe.metrics.keys import PAGE_KEYS
 from halo_probe.page.maps import DocumentMaps, rounded
 from halo_probe.page.pictures import Picture
-
-SCORE_KEYS = (
-    *("sparsity", "entropy", "halo_index_ns", "hull_contrast_ns", "halo_index_ns_z", "hull_contrast_ns_z"),
-    *("auroc_dot", "coverage", "sink_share"),
-)
-"""The metrics of `scores.parquet` that the page shows for each map."""
 
 _REPLY = 60  # characters of a reply in the index
 _KNOWN = {"doc_id", "count", "predicted"}  # shown elsewhere
@@ -93,25 +85,16 @@ def describe_document(
 
 
 def read_scores(run: Run) -> Scores:
-    """The scores of the first answer and call of every document, those of `SCORE_KEYS`; empty if the run is not scored.
+    """The scores of the first answer and call of every document, those of `PAGE_KEYS`; empty if the run is not scored.
 
     Raises:
-        HaloError: If the file cannot be read.
+        UsageError: If they cannot be read, or are of other maps than the run has now.
     """
-    path = run.folder / SCORES
-    if not path.exists():
-        return {}
     keys = ["task", "doc_id"]
-    try:
-        columns = [*keys, *_MAP, *SCORE_KEYS]
-        table = pd.read_parquet(
-            path, columns=columns, page_checksum_verification=True, filters=[("repeat", "==", 0), ("call", "==", 0)]
-        )
-    except (pa.ArrowException, OSError) as error:
-        raise HaloError(
-            f"{path}: cannot be read ({first_line(error)}); score the run again: halo-probe score {run.folder}"
-        ) from None
-    return {document: rows.set_index(_MAP) for document, rows in table.groupby(keys)}
+    table = run.scores([*keys, *_MAP, *PAGE_KEYS])
+    return (
+        {} if table is None else {document: rows.set_index(_MAP) for document, rows in table.to_pandas().groupby(keys)}
+    )
 
 
 def _scores_of(maps: DocumentMaps, scores: pd.DataFrame | None) -> list[list[Any]]:
@@ -119,7 +102,7 @@ def _scores_of(maps: DocumentMaps, scores: pd.DataFrame | None) -> list[list[Any
     if scores is None:
         return []
     aligned = scores.reindex(pd.MultiIndex.from_tuples(maps.places))
-    found = [(key, aligned[key].to_numpy()) for key in SCORE_KEYS]
+    found = [(key, aligned[key].to_numpy()) for key in PAGE_KEYS]
     return [[key, rounded(values)] for key, values in found if np.isfinite(values).any()]
 
 

@@ -9,8 +9,8 @@ import matplotlib as mpl
 import numpy as np
 from tqdm import tqdm
 
+from halo_probe.archive.runs import Run
 from halo_probe.compare.report import run_row
-from halo_probe.compare.runs import Run
 from halo_probe.errors import UsageError
 from halo_probe.page.documents import describe_document, index_documents, read_scores, write_data
 from halo_probe.page.maps import FLOOR, DocumentMaps, read_maps
@@ -105,7 +105,7 @@ def _write_run(
         )
         write_data(site, f"{folders[task]}/{place}", described)
 
-    for maps in read_maps(run.folder / MAPS, layers=layers) if layers else ():
+    for maps in read_maps(run.maps, layers=layers) if layers else ():
         place = left.pop((maps.task, maps.doc_id), None)
         if place is not None:
             mapped[maps.task][place] = True

@@ -9,8 +9,8 @@ import jinja2
 from markupsafe import Markup
 
 from halo_probe._version import __version__
+from halo_probe.archive.runs import Run
 from halo_probe.compare.report import Report, run_row
-from halo_probe.compare.runs import Run
 from halo_probe.compare.sections import Section, demand_numbers, report_sections, section_of
 
 ASSETS = Path(__file__).parent / "site"

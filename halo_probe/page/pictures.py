@@ -9,7 +9,7 @@ from PIL import Image
 from dataset_builder.errors import DatasetError
 from dataset_builder.load import load_set
 from dataset_builder.sets import SETS
-from halo_probe.compare.runs import Run
+from halo_probe.archive.runs import Run
 from halo_probe.errors import UsageError
 from halo_probe.metrics.dots import dots_of
 from halo_probe.score.dots import SetSeen, find_set, load_seen

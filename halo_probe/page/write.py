@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
+from halo_probe.archive.runs import Run, open_runs
 from halo_probe.compare.comparability import find_differences
 from halo_probe.compare.evidence import COUNT
 from halo_probe.compare.report import compare
-from halo_probe.compare.runs import Run, read_runs
 from halo_probe.errors import HaloError, UsageError
 from halo_probe.figures import Figure, draw_figures
 from halo_probe.leaderboard.board import rank_runs
@@ -44,7 +44,7 @@ def write_report(runs: Sequence[Path], out: Path, *, selection: Selection = _EVE
         HaloError: If maps or scores cannot be read, or the folder cannot be written.
     """
     _require_free(out, force=force)
-    read = read_runs(runs)
+    read = open_runs(runs)
     with _replacing(out) as site:
         tasks = dict.fromkeys(task for run in read for task in run.tasks)
         contents = Contents(

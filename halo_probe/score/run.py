@@ -1,7 +1,7 @@
 """Scoring a run: its maps, read part by part in several processes, become one table beside them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
@@ -14,19 +14,13 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from tqdm import tqdm
 
-from halo_probe.archive.scored import SCORES, STATE_KEY, state_of
+from halo_probe.archive.reading import open_maps
+from halo_probe.archive.results import MAPS, load_results, results_files
+from halo_probe.archive.scores import SCORES, SCORES_SCHEMA, STATE_KEY, state_of
 from halo_probe.errors import HaloError, UsageError
 from halo_probe.score.consistency import consistencies
 from halo_probe.score.dots import find_dots
-from halo_probe.score.parts import (
-    SCORES_SCHEMA,
-    Circumstances,
-    Layers,
-    read_answers,
-    read_signature,
-    score_part,
-    use_one_thread,
-)
+from halo_probe.score.stored import Circumstances, Layers, score_part, use_one_thread
 
 
 def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, workers: int = 2) -> list[Path]:
@@ -50,12 +44,11 @@ def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, worke
     """
     if workers < 1:
         raise UsageError(f"--workers {workers}: give at least 1.")
-    maps = folder / "halo"
-    parts = sorted(maps.glob("part-*.parquet"))
-    if not parts:
+    maps = open_maps(folder / MAPS)
+    if not maps.parts:
         what = "holds no maps" if folder.is_dir() else "there is no such folder"
-        raise UsageError(f"{maps}: {what}; give the --output_path of an lmms-eval run with --model halo.")
-    signature = read_signature(parts)
+        raise UsageError(f"{maps.folder}: {what}; give the --output_path of an lmms-eval run with --model halo.")
+    signature, parts = maps.signature, [part.path for part in maps.parts]
     outputs = [folder / SCORES, folder / "scores.csv"]
     busy = min(workers, len(parts))
     with (
@@ -74,7 +67,7 @@ def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, worke
         circumstances = Circumstances(
             dots=find_dots(signature, configs),
             model_layers=signature["model"].get("layers"),
-            consistency=consistencies((answer for part in parts for answer in read_answers(part)), configs),
+            consistency=consistencies(maps.answers(), configs),
             layers=layers,
             null=null,
         )
@@ -105,22 +98,24 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
         ) from None
 
 
-def _configs(folder: Path, signature: dict[str, Any]) -> dict[str, Any]:
-    """The tasks' configurations in the results of the run with this signature; empty where it did not finish."""
-    for file in sorted({*folder.glob("*_results.json"), *folder.glob("*/*_results.json")}):
+def _configs(folder: Path, signature: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tasks' configurations in the results of the run with this signature; empty where it did not finish.
+
+    Raises:
+        UsageError: If no results file is of this run, and one is damaged.
+    """
+    faults = []
+    for file in results_files(folder):
         try:
-            results = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise HaloError(f"{file}: cannot be read, or only half of it ({error}); remove it.") from None
-        if not isinstance(results, dict) or "halo" not in results:
+            results = load_results(file)
+        except UsageError as error:  # another one may be whole
+            faults.append(error)
             continue
-        halo, configs = results["halo"], results.get("configs")
-        if not isinstance(halo, dict):
-            raise HaloError(f"{file}: is damaged (its halo is no object); remove it, or run the evaluation again.")
-        if halo.get("signature") == signature:
-            if not isinstance(configs, dict) or not all(isinstance(config, dict) for config in configs.values()):
-                raise HaloError(f"{file}: is damaged (configs are missing); remove it, or run the evaluation again.")
+        if results.get("halo", {}).get("signature") == signature:
+            configs: Mapping[str, Any] = results["configs"]
             return configs
+    if faults:
+        raise faults[0]
     return {}
 
 

@@ -11,23 +11,10 @@ from numpy.typing import NDArray
 
 from halo_probe.archive.answers import Column, TokenValues
 from halo_probe.archive.generation import Generation
-from halo_probe.metrics.dots import Dots, layout_of
-from halo_probe.metrics.pairs import score_pairs
-from halo_probe.metrics.sparsity import entropy, gini, sparsity_g16
-from halo_probe.metrics.views import find_whole_view
+from halo_probe.metrics.dots import Dots
+from halo_probe.metrics.keys import TOKEN_KEYS
+from halo_probe.score.scorer import DotsShown, score_generation
 from lmms_eval_tasks.digits import DigitSteps
-
-TOKEN_KEYS = ("sparsity", "entropy", "visual_mass", "sparsity_rn", "entropy_rn", "sparsity_g16")
-"""Measured of every generated token, at the headline layer; `sparsity_g16` where the image tokens form a grid."""
-MID_KEYS = ("sparsity_mid", "entropy_mid", "visual_mass_mid")
-"""Where all middle layers are recorded."""
-SPATIAL_KEYS = (
-    *("halo_index", "ring_contrast", "ring_contrast_ns", "auroc_dot", "coverage", "dot_mass"),
-    *("hull_contrast", "hull_contrast_ns", "hull_dot_contrast", "sink_share", "frame_enrichment"),
-)
-"""Where the dots of the documents are known, at the headline layer."""
-LARGE_KEYS = ("penetration",)
-"""As `SPATIAL_KEYS`, of dots that may cover several tokens."""
 
 Numbers = dict[str, float | None]
 # What the digits are compared by; decays of the sparsity are negative.
@@ -57,21 +44,23 @@ def token_values(
     Args:
         generation: The recorded maps.
         pieces: The text of each generated token.
-        middle: The middle layers, all recorded; none for no `MID_KEYS`.
+        middle: The middle layers, all recorded; none for no `MIDDLE_KEYS`.
         dots: Those of the document; None where it has none, and no value of a spatial key.
         spatial: The spatial keys of the task.
     """
-    complete = generation.visible == generation.image_positions.size
-    mass = generation.visual_mass
-    columns = {
-        **_concentration(generation.eq1[:, -1:], complete[:, -1:], ""),
-        "visual_mass": _where(complete[:, -1], mass[:, -1]),
-        **_concentration(generation.rn[:, -1:], complete[:, -1:], "_rn"),
-    }
+    last, shape = len(generation.layers) - 1, (len(generation.token_ids), -1)
+    measured = score_generation(generation, DotsShown(dots), keys=(*TOKEN_KEYS, *spatial), layers=[last]).values
+    complete = generation.visible == generation.image_tokens
+    columns: dict[str, Column] = dict.fromkeys(TOKEN_KEYS[:-1], ())
     if places := [place for place, layer in enumerate(generation.layers) if layer.index in middle]:
-        columns |= _concentration(generation.eq1[:, places], complete[:, places], "_mid")
-        columns["visual_mass_mid"] = _where(complete[:, places].all(axis=1), mass[:, places].mean(axis=1))
-    columns |= _whole_view_columns(generation, dots, spatial)
+        means = score_generation(generation, DotsShown(None), keys=("sparsity", "entropy"), layers=places).values
+        # NaN where one of the layers is undefined.
+        columns |= {f"{key}_mid": _defined(values.reshape(shape).mean(axis=-1)) for key, values in means.items()}
+        columns["visual_mass_mid"] = _where(
+            complete[:, places].all(axis=1), generation.visual_mass[:, places].mean(axis=1)
+        )
+    columns |= {key: _defined(values) for key, values in measured.items()}
+    columns["visual_mass"] = _where(complete[:, -1], generation.visual_mass[:, -1])
     layer = generation.layers[-1]
     return TokenValues(
         tokens=tuple(pieces),
@@ -132,34 +121,8 @@ def _at_digit(column: Column, digits: DigitSteps, digit: int) -> float | None:
     return column[digits.steps[digit - 1]]
 
 
-def _concentration(maps: NDArray[np.float32], complete: NDArray[np.bool_], suffix: str) -> dict[str, Column]:
-    """Sparsity and entropy of maps (steps, layers, M), averaged over the layers where all of these are defined."""
-    defined = np.all(complete & np.isfinite(maps).all(axis=-1) & (maps > 0).any(axis=-1), axis=1)
-    columns = {}
-    for name, metric in (("sparsity", gini), ("entropy", entropy)):
-        means = np.zeros(len(maps))
-        if defined.any():
-            means[defined] = np.asarray(metric(maps[defined])).mean(axis=-1)
-        columns[f"{name}{suffix}"] = _where(defined, means)
-    return columns
-
-
-def _whole_view_columns(generation: Generation, dots: Dots | None, keys: Sequence[str]) -> dict[str, Column]:
-    """`sparsity_g16` and the spatial keys: of the view of the whole image, at the headline layer."""
-    maps = generation.eq1[:, -1]
-    found = {key: np.full(len(maps), np.nan) for key in ("sparsity_g16", *keys)}
-    view, _ = find_whole_view(generation.views, tokens=maps.shape[1])
-    if view:
-        seen = maps[:, view.tokens]
-        complete = generation.visible[:, -1] == maps.shape[1]
-        defined = complete & np.isfinite(seen).all(axis=1) & (seen > 0).any(axis=1)
-        if defined.any():
-            found["sparsity_g16"][defined] = sparsity_g16(seen[defined], height=view.grid[0], width=view.grid[1])
-        if defined.any() and dots and keys:
-            layout = layout_of(dots, view.grid, view.box)
-            for key, scores in score_pairs(seen[defined], [layout], keys=keys).items():
-                found[key][defined] = scores[:, 0]
-    return {key: _where(~np.isnan(values), values) for key, values in found.items()}
+def _defined(values: NDArray[np.floating]) -> Column:
+    return _where(~np.isnan(values), values)
 
 
 def _where(defined: NDArray[np.bool_], values: NDArray[np.floating]) -> Column:

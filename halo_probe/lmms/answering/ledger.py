@@ -11,7 +11,7 @@ from loguru import logger
 
 from halo_probe.archive.answers import Answer, Key
 from halo_probe.archive.generation import Generation
-from halo_probe.archive.maps import MapWriter
+from halo_probe.archive.writing import MapWriter
 from halo_probe.lmms.answering.given import SYSTEM, given_of, told, what_was_followed
 from halo_probe.lmms.answering.hearing import Heard, hear
 from halo_probe.lmms.answering.results import result_of, token_counts

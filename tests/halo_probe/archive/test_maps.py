@@ -7,17 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from halo_probe.archive import maps
+from halo_probe.archive import writing
 from halo_probe.archive.answers import Answer
 from halo_probe.archive.generation import Generation, Layer, View
-from halo_probe.archive.maps import MapWriter
-from halo_probe.archive.store import finished_answers
+from halo_probe.archive.resume import finished_answers
+from halo_probe.archive.writing import MapWriter
 from halo_probe.errors import HaloError, UsageError
 from halo_probe.lmms.wandb_table import _rows
-from halo_probe.score.parts import Circumstances, score_part
+from halo_probe.score.stored import Circumstances, score_part
 from halo_probe.score.values import token_values
 
-SIGNATURE = {"model": {"base": "qwen3_vl"}}
+SIGNATURE = {"model": {"base": "qwen3_vl"}, "tasks": {}}
 PIECES = ["1", "2"]
 
 
@@ -26,8 +26,6 @@ def a_generation():
     return Generation(
         token_ids=np.arange(2),
         ended=False,
-        prompt_length=20,
-        image_positions=np.arange(16),
         views=(View(0, 4, 4),),
         layers=(Layer(3, "full_attention"),),
         eq1=raw,
@@ -62,7 +60,7 @@ def test_a_flipped_bit_anywhere_in_a_part_is_refused_or_changes_nothing(tmp_path
         part.write_bytes(damaged)
         try:
             assert read(part) == whole
-        except (UsageError, OSError, pa.ArrowException):
+        except (HaloError, OSError, pa.ArrowException):
             refused += 1
     assert refused > len(content) / 8 / 2
 
@@ -72,7 +70,7 @@ def test_answers_that_were_changed_on_the_disk_are_refused(tmp_path):
     content = part.read_bytes()
     assert content.count(b'"text": "12"') == 1
     part.write_bytes(content.replace(b'"text": "12"', b'"text": "13"'))
-    with pytest.raises(UsageError, match=r"part-00000.parquet: its answers are damaged.*its documents are redone"):
+    with pytest.raises(HaloError, match=r"part-00000.parquet: is damaged \(its end.*its documents are redone"):
         read(part)
 
 
@@ -91,7 +89,7 @@ def test_the_heatmaps_of_a_damaged_page_are_refused(tmp_path):
     content = bytearray(part.read_bytes())
     content[column.dictionary_page_offset + 60] ^= 1
     part.write_bytes(content)
-    with pytest.raises(OSError, match="CRC"):
+    with pytest.raises(HaloError, match="CRC"):
         list(_rows(tmp_path, {"dots": None}))
 
 
@@ -102,7 +100,7 @@ def an_answer(rounds):
 @pytest.mark.parametrize("cut", range(1, 5))
 def test_an_interrupt_while_rounds_are_added_leaves_no_round_twice(cut, tmp_path, monkeypatch):
     """The first time it comes while the rows of one of four rounds are made; then the run goes on."""
-    rounds, rows_of, made = [(a_generation(), PIECES)] * 2, maps._rows, []
+    rounds, rows_of, made = [(a_generation(), PIECES)] * 2, writing._rows, []
 
     def interrupted(*given):
         made.append(given)
@@ -118,10 +116,10 @@ def test_an_interrupt_while_rounds_are_added_leaves_no_round_twice(cut, tmp_path
                     writer.add(("dots", document, 0), an_answer(2), rounds)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(maps, "_rows", interrupted)
+        patch.setattr(writing, "_rows", interrupted)
         answer_the_rest()
     answer_the_rest()
-    keys = [name for name in maps.SCHEMA.names if name in {"doc_id", "call", "step", "layer"}]
+    keys = [name for name in writing.SCHEMA.names if name in {"doc_id", "call", "step", "layer"}]
     rows = pq.read_table(tmp_path).select(keys).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
         (document, call, step, 3) for document in range(2) for call in range(2) for step in range(2)
@@ -132,10 +130,10 @@ def test_maps_without_their_answer_are_refused_by_the_run_and_by_the_scores(tmp_
     generation = a_generation()
     with MapWriter(tmp_path, signature=SIGNATURE) as writer:
         writer.add(("dots", 0, 0), an_answer(1), [(generation, PIECES)])
-        orphans = maps._rows(generation, PIECES, {"task": "dots", "doc_id": 1, "repeat": 0, "call": 0})
+        orphans = writing._rows(generation, PIECES, {"task": "dots", "doc_id": 1, "repeat": 0, "call": 0})
         writer._added[0][2].extend(orphans)
     part = tmp_path / "part-00000.parquet"
-    with pytest.raises(UsageError, match="part-00000.parquet: holds maps of dots 1 without its answer; remove it"):
+    with pytest.raises(HaloError, match="part-00000.parquet: .*it holds maps of dots 1 without its answer.*remove it"):
         read(part)
     with pytest.raises(HaloError, match="part-00000.parquet: .*maps of dots 1 without its answer"):
         score_part(part, Circumstances(dots={}, model_layers=4, consistency={}, layers="all", null=False))

@@ -8,14 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from planted_runs import TASK, plant_maps, plant_run
+from planted_runs import TASK, plant_maps, plant_run, store_scores
 from planted_runs import counted as planted
 from planted_truths import BOOST, MAPS, PAPER, WIDE, counted, probed, reliance, sample, scenes, written
 from scipy import stats
 
-from halo_probe.archive.maps import SIGNATURE_KEY
+from halo_probe.archive.answers import Answer
+from halo_probe.archive.generation import View
+from halo_probe.archive.runs import open_run
+from halo_probe.archive.signature import seal
+from halo_probe.archive.writing import MapWriter
 from halo_probe.cli import main
-from halo_probe.compare.runs import read_run
 from halo_probe.errors import HaloError
 from halo_probe.leaderboard.board import build_leaderboard
 
@@ -38,7 +41,7 @@ def write_run(folder, tasks, *, model=MODEL, intervention=None, version=1, data=
         fields = {task: {"version": version, "dataset_sha256": data, "prompt_sha256": "p" * 64} for task in tasks}
         layers = [{"index": 27, "type": "full_attention"}]
         signature = {"model": model, "recorded_layers": layers, "tasks": fields, "intervention": intervention}
-        results["halo"] = {"signature": signature, "failures": []}
+        results["halo"] = {"signature": seal(signature), "failures": []}
     (place / "20260101_000000_results.json").write_text(json.dumps(results))
     for task, rows in tasks.items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -410,7 +413,7 @@ def test_planted_maps_are_judged_by_what_the_score_command_says_of_them(kind, co
             family=family,
             layers=[3],
         )
-        for part, task in enumerate(tasks):
+        for task in tasks:
             maps = [MAPS[kind](one) * rng.lognormal(0, 0.5, side * side) for one in dots[task]]
             plant_maps(
                 folder,
@@ -418,10 +421,8 @@ def test_planted_maps_are_judged_by_what_the_score_command_says_of_them(kind, co
                 documents=range(number),
                 tokens=("1", "2", "<end>"),
                 layers=[3],
-                grids=((side, side),),
+                views=(View(0, side, side),),
                 task=task,
-                part=part,
-                signed=read_run(folder).signature,
             )
         assert main(["score", str(folder), "--null", "--workers", "1"]) == 0
         capsys.readouterr()
@@ -468,8 +469,8 @@ def test_attention_is_shown_with_what_it_depends_on(capsys, tmp_path):
     for row in rows:
         row |= {"vision_sparsity_g16": row["vision_sparsity"] / 2, "vision_mass": None}
     run = write_run(tmp_path / "a", {"halo_count": rows})
-    (run / "halo").mkdir()
-    pq.write_table(pa.table({"grid": [[[32, 32], [16, 16]]]}), run / "halo" / "part-00000.parquet")
+    views = (View(0, 32, 32), View(0, 16, 16))
+    plant_maps(run, lambda *_: np.ones(1280), documents=[0], layers=[27], views=views)
     plain = write_run(tmp_path / "b", {"halo_count": scored(rng)}, model={**MODEL, "pretrained": "org/b"})
     (row,) = compared(capsys, tmp_path, run, plain)["attention"]
     assert (row["run"], row["image_tokens"], row["heads"], row["layer"]) == (str(run), 1280, "4", "27 full_attention")
@@ -527,7 +528,7 @@ def write_scores(folder, rng, *, layouts, shift):
     for key in ("ring_contrast_ns", "halo_index_ns", "hull_contrast_ns"):
         rows[key] = (rng.normal(size=told.size) + shift * told) / 10
         rows[f"{key}_z"] = rng.normal(size=told.size) + shift * told
-    pq.write_table(pa.table(rows), folder / "scores.parquet")
+    store_scores(folder, pa.table(rows))
 
 
 @pytest.mark.parametrize(("shift", "conclusion"), [(1.0, "supported"), (0.0, "refuted")])
@@ -691,37 +692,38 @@ def test_a_value_that_no_document_has_is_passed_over(capsys, tmp_path):
 
 def test_the_grid_is_that_of_the_first_document_with_an_image(tmp_path):
     run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(23))})
+    assert open_run(run).grid == ()
     (run / "halo").mkdir()
-    grids = pa.table({"grid": pa.array([[[32, 32]]], pa.list_(pa.list_(pa.int32())))})
-    pq.write_table(grids.slice(0, 0), run / "halo" / "part-00000.parquet")
-    assert read_run(run).grid == ()
-    pq.write_table(grids, run / "halo" / "part-00001.parquet")
-    assert read_run(run).grid == ((32, 32),)
+    with MapWriter(run / "halo", signature=open_run(run).signature) as writer:
+        writer.add(("halo_count", 0, 0), Answer(text="1", counts=None, values=()))
+    assert open_run(run).grid == ()
+    plant_maps(run, lambda *_: np.ones(64), documents=[1])
+    assert open_run(run).grid == ((8, 8),)
 
 
 def test_scores_are_of_the_maps_that_the_run_has(capsys, tmp_path):
     run = plant_run(tmp_path / "a", {TASK: [planted(k, 0) for k in range(2)]})
     plant_maps(run, lambda *_: np.arange(1, 65), documents=[0])
     part = run / "halo" / "part-00000.parquet"
-    signature = json.dumps(read_run(run).signature)
-    table = pq.read_table(part).replace_schema_metadata({SIGNATURE_KEY: signature})
-    pq.write_table(table, part)
     assert main(["score", str(run), "--workers", "1"]) == 0
     assert compare(capsys, run)[0] == 0
-    pq.write_table(table, run / "halo" / "part-00001.parquet")
+    plant_maps(run, lambda *_: np.arange(1, 65), documents=[1])
     code, out, error = compare(capsys, run)
     assert (code, out, error.count("\n")) == (2, "", 1)
-    assert f"scores.parquet: is of other maps than the run has now; score it again: halo-probe score {run}" in error
+    assert (
+        f"scores.parquet: is of other maps than the run has now; score the run again: halo-probe score {run}" in error
+    )
     (run / "halo" / "part-00001.parquet").unlink()
     # Maps may be removed when they are scored; scores of another run are no scores of this one.
     part.unlink()
     assert compare(capsys, run)[0] == 0
     results = json.loads(results_file(run).read_text())
     results["halo"]["signature"]["model"]["dtype"] = "float32"
+    results["halo"]["signature"] = seal(results["halo"]["signature"])
     amend_results(run, halo=results["halo"])
     assert "is of other maps than the run has now" in compare(capsys, run)[2]
     amend_results(run, halo={})
-    assert read_run(run).tasks[TASK].contrasts == {}
+    assert open_run(run).tasks[TASK].contrasts == {}
 
 
 def test_a_foreign_task_is_left_out_by_name(capsys, tmp_path):
@@ -765,11 +767,7 @@ def replace_samples(line):
     return lambda run: samples_file(run).write_bytes((line + b"\n") * 210)
 
 
-def amend_signature(**fields):
-    return lambda run: amend_results(run, halo={"signature": fields})
-
-
-def no_grid(run):
+def no_part(run):
     (run / "halo").mkdir()
     pq.write_table(pa.table({"a": [1]}), run / "halo" / "part-00000.parquet")
 
@@ -800,7 +798,6 @@ def damage_scores(run):
         (lambda run: results_file(run).with_name("2_results.json").write_text("{}"), ["holds 2 runs", "name one"]),
         (damage_scores, ["scores.parquet", "score the run again"]),
         (flip_scores, ["scores.parquet", "score the run again"]),
-        (no_grid, ["part-00000.parquet: is damaged (a row has no grid)"]),
         (lambda run: amend_results(run, halo=None), ["_results.json: is damaged (halo is null, no object)"]),
         (lambda run: amend_results(run, versions=None), ["versions is null, no object"]),
         (lambda run: amend_results(run, configs=None), ["configs is null, no object"]),
@@ -809,10 +806,7 @@ def damage_scores(run):
         (lambda run: amend_results(run, halo={"signature": None}), ["the signature is null, no object"]),
         (lambda run: amend_results(run, halo={"given": []}), ["what was given is [], no object"]),
         (lambda run: amend_results(run, halo={"given": {"t": 1}}), ["what was given of t is 1, no object"]),
-        (amend_signature(tasks=[]), ["the signature's tasks is [], no object"]),
-        (amend_signature(model="x"), ['the signature\'s model is "x", no object']),
-        (amend_signature(recorded_layers=[3]), ["a recorded layer is 3, no object"]),
-        (amend_signature(recorded_layers=[{}]), ["a recorded layer has no index and type"]),
+        (lambda run: amend_results(run, halo={"signature": {"model": {}}}), ["is not the one that its hash is of"]),
         (replace_samples(b"\xff"), ["_samples_halo_count.jsonl: is damaged", "decode"]),
         (replace_samples(b"[]"), ["_samples_halo_count.jsonl: is damaged (a document is [], no object)"]),
         (replace_samples(b"null"), ["a document is null, no object"]),
@@ -856,11 +850,11 @@ def test_a_command_without_a_run_is_bad_usage(capsys):
 
 def test_a_results_file_can_be_named_instead_of_its_folder(tmp_path):
     run = write_run(tmp_path / "a", {"halo_count": scored(np.random.default_rng(16))})
-    by_file, by_folder = read_run(results_file(run)), read_run(run)
+    by_file, by_folder = open_run(results_file(run)), open_run(run)
     assert by_file.tasks["halo_count"].ids == by_folder.tasks["halo_count"].ids
     results_file(run).with_name("2_results.json").write_text("{}")
     with pytest.raises(HaloError, match="name one results file"):
-        read_run(run)
+        open_run(run)
 
 
 def test_names_from_outside_break_neither_a_table_nor_the_page(capsys, tmp_path):
@@ -902,6 +896,6 @@ def test_the_maps_of_a_run_are_found_however_it_is_named(name, tmp_path):
         (plain / "org__model").rename(results)
     for folder in (tmp_path / "out", tmp_path / "moved"):
         plant_maps(folder, lambda *_: np.ones(64), documents=[0])
-    run = read_run(tmp_path / name)
+    run = open_run(tmp_path / name)
     assert run.folder == tmp_path / Path(name).parts[0]
     assert run.grid == ((8, 8),)

@@ -17,6 +17,7 @@ from planted_runs import counted, plant_run
 from scipy import stats
 
 from dataset_builder.golden import CONTENT_SHA256
+from halo_probe.archive.signature import seal
 from halo_probe.cli import main
 from halo_probe.leaderboard import build_leaderboard
 from tests import hub_server
@@ -152,6 +153,7 @@ def test_t_2_and_the_decay_beyond_echo_come_from_any_plain_run_of_the_model(tmp_
     (file,) = runs[1].glob("*/*_results.json")
     results = json.loads(file.read_text())
     results["halo"]["signature"]["tasks"]["halo_echo"]["dataset_sha256"] = CONTENT_SHA256["halo_count"]
+    results["halo"]["signature"] = seal(results["halo"]["signature"])
     file.write_text(json.dumps(results))
     assert len(counts) == N
     plain, boosted = build_leaderboard(runs).boards[0].entries

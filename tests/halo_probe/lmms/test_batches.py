@@ -13,7 +13,7 @@ from lmms_eval.models.chat import qwen3_vl
 from lmms_eval.tasks import TaskManager
 from PIL import Image
 
-from halo_probe.archive import maps
+from halo_probe.archive import writing
 from halo_probe.capture import collection
 from halo_probe.errors import CaptureError, UsageError
 from halo_probe.lmms.answering.batches import check_reply, match_rows
@@ -102,7 +102,7 @@ def test_a_lost_part_of_a_run_that_samples_is_drawn_again_as_it_was(
     options, batch_size, evaluate, tmp_path, monkeypatch
 ):
     """Of one document each: in batches a slab of which one is lost is answered together again."""
-    monkeypatch.setattr(maps, "_PART_DOCUMENTS", 1)
+    monkeypatch.setattr(writing, "_PART_DOCUMENTS", 1)
     sampling = {"repeats": 2, "gen_kwargs": SAMPLING}
     whole = evaluate(tmp_path, options=options, batch_size=batch_size, **sampling)
     expected = maps_of(tmp_path)
@@ -135,7 +135,7 @@ def test_a_document_that_fails_and_is_tried_again_draws_what_it_would_have(evalu
 
 
 def test_a_run_that_samples_does_not_go_on_with_other_processes(evaluate, tmp_path, monkeypatch):
-    monkeypatch.setattr(maps, "_PART_DOCUMENTS", 1)
+    monkeypatch.setattr(writing, "_PART_DOCUMENTS", 1)
     with monkeypatch.context() as patch:
         patch.setattr(qwen3_vl.Qwen3_VL, "world_size", 2)
         evaluate(tmp_path, gen_kwargs=SAMPLING, limit=3)
@@ -269,7 +269,7 @@ def test_what_the_cache_answers_is_recorded_with_the_same_replies_and_values(eva
 
 
 def test_a_run_that_samples_goes_on_beside_the_cache_as_it_was(evaluate_with_cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(maps, "_PART_DOCUMENTS", 1)
+    monkeypatch.setattr(writing, "_PART_DOCUMENTS", 1)
     whole = evaluate_with_cache(repeats=2, gen_kwargs=SAMPLING)
     recorded = maps_of(tmp_path / "maps")
     for number in (1, 4, 5):
@@ -282,7 +282,7 @@ def test_a_run_that_samples_goes_on_beside_the_cache_as_it_was(evaluate_with_cac
 
 @pytest.mark.parametrize("known", ["all", "all but those of document 1"])
 def test_a_lost_repeat_of_a_cached_reply_is_recorded_again(known, evaluate_with_cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(maps, "_PART_DOCUMENTS", 1)
+    monkeypatch.setattr(writing, "_PART_DOCUMENTS", 1)
     evaluate_with_cache(repeats=3)
     whole = maps_of(tmp_path / "maps")
     (tmp_path / "maps" / "part-00002.parquet").unlink()  # the last repeat of document 0

@@ -10,8 +10,8 @@ from lmms_eval import evaluator
 from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
 
+from halo_probe.archive.runs import open_run
 from halo_probe.compare.report import compare
-from halo_probe.compare.runs import read_run
 from halo_probe.errors import UsageError
 from halo_probe.lmms.arguments import parse_arguments
 from halo_probe.statistics.reliance import RELIANCE_KEYS, reliance_values
@@ -113,15 +113,19 @@ def test_the_table_holds_the_means_with_standard_errors(runs):
     assert "vr_1,none" not in results_of(runs["plain"])["results"][WIDE]
 
 
-def test_a_boost_at_the_second_digit_leaves_the_first_bit_for_bit(runs):
+def test_a_boost_at_the_second_digit_leaves_the_first_as_it_was(runs):
     signature = results_of(runs["boosted"])["halo"]["signature"]
     assert signature["intervention"] == {"name": "boost", "strength": 2, "steps": "d2", "layers": "all"}
     assert results_of(runs["plain"])["halo"]["signature"]["intervention"] is None
     assert signature["sha256"] != results_of(runs["plain"])["halo"]["signature"]["sha256"]
     plain, boosted = maps_of(runs["plain"]), maps_of(runs["boosted"])
-    for step, same in ((0, True), (1, False)):
-        rows = [np.stack(one[one.step == step].map_eq1.to_numpy()) for one in (plain, boosted)]
-        assert np.array_equal(*rows) == same
+    first, second = (
+        [np.stack(one[one.step == step].map_eq1.to_numpy()) for one in (plain, boosted)] for step in (0, 1)
+    )
+    np.testing.assert_array_equal(*(one[one.step == 0].token_id.to_numpy() for one in (plain, boosted)))
+    # The rows beside an edited kernel are multiplied in other blocks: on some processors the last bit differs.
+    np.testing.assert_allclose(*first, rtol=1e-6, atol=1e-7)
+    assert np.abs(second[0] - second[1]).max() > 1e-4
 
 
 @pytest.mark.parametrize("name", ["top", "bottom"])
@@ -138,7 +142,7 @@ def test_masks_hide_the_cells_that_the_plain_run_attends_to_most_and_least(name,
 
 
 def test_compare_finds_the_evidence_of_the_takeover_rule_and_shows_reliance_and_masks(runs):
-    report = compare([read_run(folder) for folder in runs.values()])
+    report = compare([open_run(folder) for folder in runs.values()])
     takeover = next(verdict for verdict in report.verdicts if verdict.rule == "Language Takeover")
     decay, use, recovered, boosted = takeover.demands
     assert not decay.numbers  # halo_count and halo_echo were not run

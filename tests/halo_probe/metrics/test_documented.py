@@ -1,9 +1,9 @@
 import re
 from pathlib import Path
 
+from halo_probe.archive.scores import SCORES_SCHEMA
 from halo_probe.lmms.measures import Measures
 from halo_probe.metrics.dots import Dots
-from halo_probe.score.parts import SCORES_SCHEMA
 
 ROOT = Path(__file__).parents[3]
 LARGE = Dots(centers=((100, 100),), radius=64, image=(256, 256))

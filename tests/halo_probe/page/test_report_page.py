@@ -12,6 +12,7 @@ from planted_runs import TASK, counted, plant_maps, plant_run, plant_scores
 
 from dataset_builder.samples import draw_sample
 from dataset_builder.sets import SETS
+from halo_probe.archive.generation import View
 from halo_probe.cli import main
 from halo_probe.page.maps import quantize
 
@@ -59,9 +60,9 @@ def runs(tmp_path_factory):
         intervention={"name": EVIL, "steps": "d2", "layers": "all", "strength": 2.0},
     )
     plant_maps(b, planted_map, documents=[0, 1, 2, 4, 5], tokens=("1", EVIL_REPLY), layers=LAYERS_B)
-    two_views = {"grids": [(4, 4), (4, 4)], "view_image": [0, 0], "view_box": [[0, 0, 0.5, 1], [0, 0, 1, 1]]}
-    plant_maps(b, lambda *_: np.r_[np.ones(31), 5], documents=[3], layers=LAYERS_B, part=1, **two_views)
-    plant_maps(b, planted_map, documents=[0], layers=LAYERS_B, task=FOREIGN, part=2)
+    two_views = (View(0, 4, 4, (0, 0, 0.5, 1)), View(0, 4, 4, (0, 0, 1, 1)))
+    plant_maps(b, lambda *_: np.r_[np.ones(31), 5], documents=[3], layers=LAYERS_B, views=two_views)
+    plant_maps(b, planted_map, documents=[0], layers=LAYERS_B, task=FOREIGN)
     c = plant_run(root / "c", {TASK: [counted(k, 1) for k in range(6)]}, layers=(), version=2)
     return a, b, c
 
@@ -481,7 +482,9 @@ def test_a_damaged_part_is_one_line(capsys, tmp_path, small):
     part.write_bytes((small / "halo" / "part-00000.parquet").read_bytes()[:-40])
     code, printed, error = report(capsys, small, "--out", tmp_path / "site")
     assert (code, printed, len(error)) == (1, "", 1)
-    assert error[0].startswith(f"halo-probe: {part}: cannot be read, or only half of it")
+    assert error[0].startswith(
+        f"halo-probe: {part}: is damaged (its end is not what was written, or only half of it is there)"
+    )
     assert not (tmp_path / "site").exists()
 
 

@@ -9,7 +9,8 @@ from dataset_builder.golden import CONTENT_SHA256
 from dataset_builder.load import load_set
 from halo_probe.archive.answers import Answer
 from halo_probe.archive.generation import Generation, Layer, View
-from halo_probe.archive.maps import MapWriter
+from halo_probe.archive.signature import seal
+from halo_probe.archive.writing import MapWriter
 from halo_probe.cli import main
 from halo_probe.metrics.geometry import lay_out
 
@@ -30,8 +31,6 @@ def generation(weights):
     return Generation(
         token_ids=np.zeros(1, dtype=np.int64),
         ended=False,
-        prompt_length=300,
-        image_positions=np.arange(256),
         views=(View(0, *GRID),),
         layers=(Layer(27, "full_attention"),),
         eq1=maps,
@@ -46,7 +45,8 @@ def write_run(folder, kind, *, family, rng):
     """What an evaluation leaves behind, as far as it is read."""
     fields = {task: {"dataset_sha256": CONTENT_SHA256[task], "version": 1, "prompt_sha256": ""} for task in TASKS}
     layers = [{"index": 27, "type": "full_attention"}]
-    signature = {"model": {"base": "any", "family": family, "layers": 28}, "recorded_layers": layers, "tasks": fields}
+    model = {"base": "any", "family": family, "layers": 28}
+    signature = seal({"model": model, "recorded_layers": layers, "tasks": fields})
     place = folder / "org__model"
     place.mkdir(parents=True)
     (folder / "halo").mkdir()

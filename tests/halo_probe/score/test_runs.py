@@ -14,9 +14,12 @@ from dataset_builder.build import build_set
 from dataset_builder.golden import CONTENT_SHA256
 from dataset_builder.load import load_set
 from dataset_builder.sets import SETS
-from halo_probe.archive import maps as stored
+from halo_probe.archive import writing as stored
 from halo_probe.archive.answers import Answer
+from halo_probe.archive.footer import seal_footer
 from halo_probe.archive.generation import Generation, Layer, View
+from halo_probe.archive.scores import SCORES_SCHEMA
+from halo_probe.archive.signature import seal
 from halo_probe.cli import main
 from halo_probe.errors import HaloError
 from halo_probe.metrics.geometry import lay_out
@@ -25,7 +28,6 @@ from halo_probe.metrics.sparsity import entropy, entropy_nats, gini, kl_uniform,
 from halo_probe.metrics.sparsity import sparsity_norm as norm
 from halo_probe.metrics.spatial import SPATIAL_KEYS, spatial_metrics
 from halo_probe.metrics.structure import ck, ck_mass30, ck_obj, hs
-from halo_probe.score import parts
 from halo_probe.score.run import processes
 
 GRID = (32, 32)
@@ -35,7 +37,9 @@ PLANTED = ("dots", "ring", "sink", "noise")
 
 
 def signature_of(tasks):
-    return {"model": {"base": "qwen3_vl"}, "tasks": {task: {"dataset_sha256": sha} for task, sha in tasks.items()}}
+    return seal(
+        {"model": {"base": "qwen3_vl"}, "tasks": {task: {"dataset_sha256": sha} for task, sha in tasks.items()}}
+    )
 
 
 def generation(maps, *, layers=(3,), grids=(GRID,), raw=None, visible=None, mass=0.5):
@@ -45,8 +49,6 @@ def generation(maps, *, layers=(3,), grids=(GRID,), raw=None, visible=None, mass
     return Generation(
         token_ids=np.arange(steps),
         ended=True,
-        prompt_length=tokens,
-        image_positions=np.arange(tokens),
         views=tuple(View(image, height, width) for image, (height, width) in enumerate(grids)),
         layers=tuple(Layer(layer, "full_attention") for layer in layers),
         eq1=eq1,
@@ -73,6 +75,9 @@ def write_results(folder, *, tasks, names):
     place = folder / "org__model"
     place.mkdir(exist_ok=True)
     results = {
+        "config": {},
+        "n-samples": {},
+        "versions": {},
         "halo": {"signature": signature_of(tasks)},
         "configs": {t: {"dataset_name": n} for t, n in names.items()},
     }
@@ -210,7 +215,7 @@ def test_the_entropy_changes_from_the_layer_before_where_that_was_recorded(plant
 
 def test_the_csv_file_says_the_same(planted_run):
     table, text = pd.read_parquet(planted_run / "scores.parquet"), pd.read_csv(planted_run / "scores.csv")
-    assert text.columns.tolist() == table.columns.tolist() == parts.SCORES_SCHEMA.names
+    assert text.columns.tolist() == table.columns.tolist() == SCORES_SCHEMA.names
     numbers = table.select_dtypes("number").columns
     assert np.allclose(text[numbers], table[numbers], equal_nan=True)
     assert (text.task == TASK).all()
@@ -281,7 +286,14 @@ def amend(run, **columns):
     for name, values in columns.items():
         table = table.drop([name]) if name in table.column_names else table
         table = table if values is None else table.append_column(name, pa.array(values))
-    pq.write_table(table, part_of(run))
+    write_sealed(table, part_of(run))
+
+
+def write_sealed(table, part, **settings):
+    """A part that is whole, whatever it says."""
+    with part.open("w+b") as file:
+        pq.write_table(table, file, write_page_checksum=True, **settings)
+        seal_footer(file)
 
 
 def test_heads_sinks_and_the_course_over_the_layers_are_scored_where_they_are_recorded(capsys, tmp_path):
@@ -289,7 +301,7 @@ def test_heads_sinks_and_the_course_over_the_layers_are_scored_where_they_are_re
     uniform, narrow = np.full(64, 1 / 64), np.repeat([0.5, 0], [2, 62])
     maps = [[uniform, narrow, narrow, narrow, uniform], [uniform] * 5]
     one = generation(maps, layers=range(5), grids=((8, 8),))
-    signature = {**signature_of({"foreign": FOREIGN}), "model": {"layers": 5}}
+    signature = seal({**signature_of({"foreign": FOREIGN}), "model": {"layers": 5}})
     (tmp_path / "halo").mkdir()
     with stored.MapWriter(tmp_path / "halo", signature=signature) as writer:
         writer.add(("foreign", 0, 0), Answer(text="", counts=None, values=()), [(one, ["1", "2"])])
@@ -313,7 +325,7 @@ def test_heads_sinks_and_the_course_over_the_layers_are_scored_where_they_are_re
     assert found.drop(columns=["reason"]).iloc[7].sparsity == 0
 
     # Without its last layer there is no course.
-    amend(tmp_path, layer=[0, 1, 2, 3, 5] * 2, map_heads=None, sink_tokens=None)
+    amend(tmp_path, layer=[0, 1, 2, 3, 5] * 2, map_heads=[None] * 10, sink_tokens=[None] * 10)
     found = scored(capsys, tmp_path).loc["foreign", 0]
     assert found[["early_lock", "late_diffuse", "head_sparsity", "visual_sink_share"]].isna().all().all()
     assert found.delta_entropy.notna().sum() == 6
@@ -340,9 +352,6 @@ def test_the_view_of_the_whole_image_is_scored_with_the_dots(capsys, tmp_path, g
     assert second.reason == "no attention is on the view of the whole image"
     assert pd.isna(second.ck)
     assert second.sparsity > 0.9
-    # Runs of before there were views do not say what their grids show.
-    amend(run, view_image=None, view_box=None)
-    assert scored(capsys, run).reason.tolist() == ["3 images"] * 2
 
 
 def test_answers_to_a_document_asked_several_times_are_compared(capsys, tmp_path):
@@ -428,7 +437,7 @@ def damage_pages(run):
 def flip_a_bit(run):
     """One bit of a map that is stored as it is."""
     table = pq.read_table(part_of(run))
-    pq.write_table(table, part_of(run), compression="none", use_dictionary=False, write_page_checksum=True)
+    write_sealed(table, part_of(run), compression="none", use_dictionary=False)
     data = bytearray(part_of(run).read_bytes())
     data[data.index(np.float32(table["map_eq1"][0].as_py()).tobytes())] ^= 1
     part_of(run).write_bytes(data)
@@ -438,11 +447,20 @@ def restate(run, **metadata):
     """Give the only part of a run other metadata."""
     table = pq.read_table(part_of(run))
     kept = {key.decode(): value for key, value in table.schema.metadata.items()}
-    pq.write_table(table.replace_schema_metadata({**kept, **metadata}), part_of(run))
+    write_sealed(table.replace_schema_metadata({**kept, **metadata}), part_of(run))
+
+
+def renumber(run):
+    """The maps and the answer of a document that the set does not have."""
+    shutil.rmtree(run / "halo")
+    write_maps(run, [[(TASK, 256, generation(np.ones((1, 1, 1024))))]], tasks={TASK: CONTENT_SHA256[TASK]})
 
 
 def ragged(run):
     amend(run, map_eq1=[[1.0] * 1024, [1.0] * 1000])
+
+
+WHOLE = {"config": {}, "configs": {}, "n-samples": {}, "versions": {}}
 
 
 def write_one_result(run, results):
@@ -457,7 +475,7 @@ def mix(run):
 
 
 def replace_by_a_table(run):
-    pq.write_table(pa.table({"a": [1]}), part_of(run))
+    write_sealed(pa.table({"a": [1]}), part_of(run))
 
 
 def block_the_output(run):
@@ -466,7 +484,6 @@ def block_the_output(run):
 
 def halve_the_results(run):
     write_results(run, tasks={}, names={})
-    (run / "org__model" / "0_results.json").write_text("[]")
     (run / "org__model" / "1_results.json").write_text("{")
 
 
@@ -476,16 +493,20 @@ def halve_the_results(run):
         (shutil.rmtree, 2, ["there is no such folder", "--output_path"]),
         (lambda run: shutil.rmtree(run / "halo"), 2, ["holds no maps", "--model halo"]),
         (lambda run: part_of(run).rename(part_of(run).with_suffix(".unfinished")), 2, ["holds no maps"]),
-        (cut, 1, ["part-00000.parquet: cannot be read, or only half of it"]),
-        (damage_pages, 1, ["part-00000.parquet: cannot be read, or only half of it"]),
-        (flip_a_bit, 1, ["part-00000.parquet: cannot be read, or only half of it"]),
+        (cut, 1, ["part-00000.parquet: is damaged", "only half of it"]),
+        (damage_pages, 1, ["part-00000.parquet: is damaged"]),
+        (flip_a_bit, 1, ["part-00000.parquet: is damaged", "CRC"]),
         (lambda run: restate(run, halo_probe="{"), 1, ["part-00000.parquet", "Expecting"]),
         (lambda run: restate(run, halo_probe="{}"), 1, ["part-00000.parquet", "its signature does not say"]),
-        (lambda run: restate(run, halo_probe='{"model": {}, "tasks": {"a": {}}}'), 1, ["its signature does not say"]),
+        (lambda run: restate(run, halo_probe='{"model": {}, "tasks": []}'), 1, ["its signature does not say"]),
         (lambda run: restate(run, halo_answers="nope"), 1, ["part-00000.parquet", "Expecting"]),
-        (lambda run: restate(run, halo_answers="[[1]]"), 1, ["part-00000.parquet", "its answers are no list"]),
-        (lambda run: amend(run, doc_id=[256] * 2), 1, ["halo_count has 256 documents, and none is 256"]),
-        (lambda run: amend(run, doc_id=[-1] * 2), 1, ["halo_count has 256 documents, and none is -1"]),
+        (
+            lambda run: restate(run, halo_answers="[[1]]"),
+            1,
+            ["part-00000.parquet", "its answers are none that a run writes"],
+        ),
+        (lambda run: amend(run, doc_id=[-1] * 2), 1, ["it holds maps of halo_count -1 without its answer"]),
+        (renumber, 1, ["halo_count has 256 documents, and none is 256"]),
         (lambda run: amend(run, grid=[None, [[32, 32]]]), 1, ["part-00000.parquet", "grid is missing in a row"]),
         (lambda run: amend(run, view_image=[[0, 0]] * 2), 1, ["view_image and view_box are not those of each grid"]),
         (ragged, 1, ["part-00000.parquet", "map_eq1 has rows of 1000 and 1024 weights"]),
@@ -493,16 +514,20 @@ def halve_the_results(run):
         (lambda run: amend(run, map_raw=[[1.0] * 1000] * 2), 1, ["maps of different numbers of image tokens"]),
         (lambda run: amend(run, map_heads=[[1.0] * 1025] * 2), 1, ["maps of different numbers of image tokens"]),
         (lambda run: amend(run, sink_tokens=[[True]] * 2), 1, ["maps of different numbers of image tokens"]),
-        (lambda run: write_one_result(run, {"halo": None}), 1, ["1_results.json: is damaged (its halo is no object)"]),
         (
-            lambda run: write_one_result(run, {"halo": {"signature": signature_of({TASK: CONTENT_SHA256[TASK]})}}),
-            1,
-            ["1_results.json: is damaged (configs are missing)"],
+            lambda run: write_one_result(run, {"halo": None, **WHOLE}),
+            2,
+            ["1_results.json: is damaged (halo is null, no object)"],
+        ),
+        (
+            lambda run: write_one_result(run, {**WHOLE, "halo": {"signature": signature_of({})}, "configs": None}),
+            2,
+            ["1_results.json: is damaged (configs is null, no object)"],
         ),
         (mix, 2, ["part-00001.parquet: is of another run than part-00000.parquet"]),
-        (replace_by_a_table, 2, ["part-00000.parquet: holds no maps of a run"]),
+        (replace_by_a_table, 1, ["part-00000.parquet: is damaged (it holds no signature and no answers)"]),
         (block_the_output, 1, ["scores.csv: cannot be written"]),
-        (halve_the_results, 1, ["1_results.json: cannot be read, or only half of it"]),
+        (halve_the_results, 2, ["1_results.json: is damaged (cannot be read, or only half of it"]),
     ],
 )
 def test_a_damaged_run_is_refused_with_one_line_and_leaves_earlier_scores(damage, code, words, capsys, tmp_path):
@@ -523,11 +548,6 @@ def test_a_damaged_run_is_refused_with_one_line_and_leaves_earlier_scores(damage
 def test_no_workers_are_bad_usage(capsys, tmp_path):
     code, _, error = score(capsys, tmp_path, "--workers", "0")
     assert (code, error) == (2, "halo-probe: --workers 0: give at least 1.\n")
-
-
-def test_signature_and_answers_are_looked_for_where_the_run_writes_them():
-    assert parts._SIGNATURE_KEY == stored.SIGNATURE_KEY
-    assert parts._ANSWERS_KEY == stored.ANSWERS_KEY
 
 
 def test_a_real_run_is_scored_and_its_scores_are_compared(capsys, tmp_path, qwen3_vl_checkpoint, lmms_eval):

@@ -7,12 +7,10 @@ from halo_probe.archive.generation import Generation, Layer, View
 from halo_probe.lmms.measures import Measures
 from halo_probe.metrics.dots import Dots
 from halo_probe.metrics.geometry import lay_out
+from halo_probe.metrics.keys import DOT_KEYS, MIDDLE_KEYS, TOKEN_KEYS
 from halo_probe.metrics.sparsity import entropy, gini
 from halo_probe.metrics.spatial import spatial_metrics
 from halo_probe.score.values import (
-    MID_KEYS,
-    SPATIAL_KEYS,
-    TOKEN_KEYS,
     digit_keys,
     digit_values,
     middle_layers,
@@ -34,8 +32,6 @@ def generation(steps=3, layers=20, *, views=VIEWS, visible=None):
     return Generation(
         token_ids=np.arange(steps),
         ended=True,
-        prompt_length=300,
-        image_positions=np.arange(256),
         views=views,
         layers=tuple(Layer(layer, "full_attention") for layer in range(layers)),
         eq1=eq1,
@@ -63,7 +59,7 @@ def test_the_middle_layers_are_those_of_the_specification(count, first, last):
 def test_values_of_the_middle_layers_are_their_means():
     one = generation()
     values = values_of(one, middle=middle_layers(20))
-    assert {*values.columns} == {*TOKEN_KEYS, *MID_KEYS}
+    assert {*values.columns} == {*TOKEN_KEYS, *MIDDLE_KEYS}
     middle = one.eq1[:, 8:13]
     assert values.columns["sparsity_mid"] == pytest.approx(gini(middle).mean(axis=1))
     assert values.columns["entropy_mid"] == pytest.approx(entropy(middle).mean(axis=1))
@@ -82,7 +78,7 @@ def test_a_middle_layer_that_has_left_tokens_behind_leaves_the_mean_undefined():
     visible = np.full((3, 20), 256)
     visible[1, 9] = 255
     values = values_of(generation(visible=visible), middle=middle_layers(20))
-    for key in MID_KEYS:
+    for key in MIDDLE_KEYS:
         assert [value is None for value in values.columns[key]] == [False, True, False]
     assert None not in values.columns["sparsity"]
 
@@ -91,11 +87,11 @@ def test_spatial_values_are_those_of_the_whole_view_at_the_headline_layer():
     one = generation()
     layout = lay_out(DOTS.centers, radius=10, image=(512, 512), grid=GRID)
     expected = spatial_metrics(one.eq1[:, -1], layout)
-    values = values_of(one, dots=DOTS, spatial=SPATIAL_KEYS)
-    for key in SPATIAL_KEYS:
+    values = values_of(one, dots=DOTS, spatial=DOT_KEYS)
+    for key in DOT_KEYS:
         assert values.columns[key] == pytest.approx(expected[key]), key
     digits = digit_values(values, SPLIT)
-    assert set(digits) == set(digit_keys((*TOKEN_KEYS, *SPATIAL_KEYS)))
+    assert set(digits) == set(digit_keys((*TOKEN_KEYS, *DOT_KEYS)))
     assert digits["hull_contrast_ns_d2"] == pytest.approx(expected["hull_contrast_ns"][1])
     merged = digit_values(values, DigitSteps((0, 0), "merged"))
     assert (merged["dot_mass_d1"], merged["dot_mass_d2"]) == (digits["dot_mass_d1"], None)
@@ -103,7 +99,7 @@ def test_spatial_values_are_those_of_the_whole_view_at_the_headline_layer():
 
 @pytest.mark.parametrize("case", ["no dots", "two images", "a window", "an undefined metric"])
 def test_a_spatial_value_that_is_undefined_is_none(case):
-    dots, one, keys = DOTS, generation(), SPATIAL_KEYS
+    dots, one, keys = DOTS, generation(), DOT_KEYS
     if case == "no dots":
         dots = None
     elif case == "two images":

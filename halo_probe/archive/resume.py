@@ -6,15 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from loguru import logger
 
-from halo_probe.archive.answers import Answer, Key, read_answers
-from halo_probe.archive.footer import is_footer_whole
-from halo_probe.archive.maps import ANSWERS_KEY, SIGNATURE_KEY, stored_parts
-from halo_probe.errors import UsageError, first_line
+from halo_probe.archive.answers import Answer, Key
+from halo_probe.archive.reading import Maps, Part, open_part
+from halo_probe.archive.writing import stored_parts
+from halo_probe.errors import UsageError
 
 _SHOWN = 5
 _ABSENT = "nothing"
@@ -25,7 +23,6 @@ _NAMES = {
     "model.code": "the hash of the code that was loaded",
 }
 """Of fields whose path does not say what differs."""
-_DOCUMENT = ["task", "doc_id", "repeat"]
 
 
 @contextmanager
@@ -70,69 +67,32 @@ def finished_answers(folder: Path, *, signature: Mapping[str, Any], resume: bool
         rank: Of this process; the first one answers for the others.
 
     Raises:
-        UsageError: If there are some and `resume` is false, if they are of a run with another signature, if a part
-            cannot be read or holds maps of a document without its answer, or if two parts hold the same document.
+        UsageError: If there are some and `resume` is false, if they are of a run with another signature, or if two
+            parts hold the same document.
+        DamagedPartError: If a part is not what was written, or holds maps of a document without its answer.
     """
-    parts = stored_parts(folder)
     if not resume:
-        if parts and rank == 0:
+        if stored_parts(folder) and rank == 0:
             raise UsageError(
                 f"{folder}: holds the maps of an earlier run; choose another --output_path, remove that folder, or "
                 "leave resume=false out to go on from there."
             )
         return {}
-    answers: dict[Key, Answer] = {}
+    parts = tuple(map(open_part, stored_parts(folder)))
     for part in parts:
-        stored = _read_metadata(part)
-        _check_signature(part, stored[SIGNATURE_KEY], signature)
-        found = read_answers(stored[ANSWERS_KEY])
-        _require_answered(part, found)
-        if twice := answers.keys() & found.keys():
-            task, document, _ = min(twice)
-            raise UsageError(f"{part}: holds {task} {document}, as a part before it does; remove one of the two.")
-        answers |= found
+        _check_signature(part, signature)
+        part.require_answers()
+    answers = dict(Maps(folder, parts).answers())
     if answers:
         logger.info(f"halo-probe: {len(answers)} answers are in {folder} already and are taken from there.")
     return answers
 
 
-def _read_metadata(part: Path) -> Mapping[bytes, bytes]:
-    try:
-        whole = is_footer_whole(part)
-        stored = (pq.read_schema(part).metadata or {}) if whole else {}
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(
-            f"{part}: cannot be read ({first_line(error)}); remove it, and its documents are redone."
-        ) from error
-    if SIGNATURE_KEY not in stored or ANSWERS_KEY not in stored:
-        raise UsageError(
-            f"{part}: its answers are damaged, or of an earlier version; remove it, and its documents are redone, or "
-            "choose another --output_path."
-        )
-    return stored
-
-
-def _require_answered(part: Path, answers: Mapping[Key, Answer]) -> None:
-    """Refuse maps whose answer is not beside them: their document would be redone, and be there twice."""
-    try:
-        rows = pq.read_table(part, columns=_DOCUMENT, page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(
-            f"{part}: cannot be read ({first_line(error)}); remove it, and its documents are redone."
-        ) from error
-    recorded = {tuple(row.values()) for row in rows.group_by(_DOCUMENT).aggregate([]).select(_DOCUMENT).to_pylist()}
-    if unanswered := recorded - answers.keys():
-        task, document, _ = min(unanswered)
-        raise UsageError(
-            f"{part}: holds maps of {task} {document} without its answer; remove it, and its documents are redone."
-        )
-
-
-def _check_signature(part: Path, stored: bytes, signature: Mapping[str, Any]) -> None:
-    fields = json.loads(stored)
+def _check_signature(part: Part, signature: Mapping[str, Any]) -> None:
+    fields, folder = part.signature, part.path.parent
     if fields.get(_FORMAT) != signature.get(_FORMAT):
         raise UsageError(
-            f"{part.parent}: holds maps of another version of halo-probe, whose signature says less or more of a run "
+            f"{folder}: holds maps of another version of halo-probe, whose signature says less or more of a run "
             f"(format {fields.get(_FORMAT, 1)}, now {signature.get(_FORMAT, 1)}). Choose another --output_path, or go "
             "on with the version of the earlier run."
         )
@@ -145,7 +105,7 @@ def _check_signature(part: Path, stored: bytes, signature: Mapping[str, Any]) ->
     if differences:
         more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
         raise UsageError(
-            f"{part.parent}: holds maps of another run: {'; '.join(differences[:_SHOWN])}{more}. Choose another "
+            f"{folder}: holds maps of another run: {'; '.join(differences[:_SHOWN])}{more}. Choose another "
             "--output_path, or give the settings of the earlier run to go on with it."
         )
 
