@@ -16,7 +16,7 @@ __all__ = ["draw_answer", "draw_overlay"]
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Viridis at sixteen equal steps, by S. van der Walt and N. Smith (matplotlib 1.5, CC0).
+# Viridis at the ends of sixteen equal steps, by S. van der Walt and N. Smith (matplotlib 1.5, CC0).
 _VIRIDIS = (
     (68, 1, 84),
     (72, 24, 106),

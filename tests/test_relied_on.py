@@ -15,6 +15,9 @@ from transformers import AttentionInterface, DynamicCache, StaticCache
 from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+import halo_probe
+from halo_probe.lmms.seams import SEAMS
+
 SIGNATURES = {
     # The seam of the recording (capture/dispatch.py) and what follows it.
     "transformers.modeling_utils:AttentionInterface.get_interface": ("attn_implementation", "default"),
@@ -38,6 +41,10 @@ SIGNATURES = {
     "lmms_eval.api.task:Task.higher_is_better": (),
     "lmms_eval.api.model:lmms.create_from_arg_string": ("arg_string", "additional_config"),
     "lmms_eval.api.model:lmms.clean": (),
+    "lmms_eval.api.model:lmms.generate_until": (),
+    "lmms_eval.api.model:lmms.generate_until_multi_round": (),
+    "transformers:GenerationMixin.generate": ("inputs",),
+    "importlib.machinery:SourceFileLoader.exec_module": (),
     "lmms_eval.caching.response_cache:ResponseCache.execute": (),
     "lmms_eval.models:get_model": ("model_name", "force_simple"),
     "lmms_eval.models:list_available_models": ("include_aliases",),
@@ -51,6 +58,7 @@ ATTRIBUTES = (
     "lmms_eval.models:AVAILABLE_CHAT_TEMPLATE_MODELS",
     "lmms_eval.models:AVAILABLE_SIMPLE_MODELS",
     "lmms_eval.tasks:TaskManager",
+    "lmms_eval.models.chat.qwen3_vl:tqdm",
     "transformers:GenerationConfig.extra_output_flags",
     "datasets.table:InMemoryTable",
     "datasets:Dataset._fingerprint",
@@ -65,6 +73,14 @@ FIELDS = {
     "lmms_eval.api.task:TaskConfig": ("task", "repeats", "num_fewshot", "metadata", "generation_kwargs", "output_type"),
 }
 """Dataclasses whose fields are read or given by name."""
+
+OF_INSTANCES = {
+    "lmms_eval.tasks:TaskManager.model_name": ("lmms_eval.tasks:TaskManager.__init__", "self.model_name ="),
+    "lmms_eval.api.model:lmms.task_dict": ("lmms_eval.api.model:lmms.__init__", "self.task_dict ="),
+}
+"""Attributes that only instances have: the function that sets them, and how."""
+PACKAGE = Path(halo_probe.__file__).parent
+TESTS = Path(__file__).parent
 
 
 def found(name):
@@ -88,6 +104,74 @@ def test_a_name_that_is_looked_up_is_there(name):
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_record_has_the_fields_that_are_read(name):
     assert set(FIELDS[name]) <= set(found(name).__dataclass_fields__), name
+
+
+@pytest.mark.parametrize("name", OF_INSTANCES)
+def test_an_attribute_that_is_replaced_is_set_where_an_instance_is_made(name):
+    function, words = OF_INSTANCES[name]
+    assert words in inspect.getsource(found(function))
+
+
+def _calls(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+
+
+def _replaced_names(tree):
+    """The names that a file replaces; None for one that is not written out."""
+    given = [call.args[1] for call in _calls(tree) if call.func.id in ("replaced", "replace_for_good")]
+    return [name.value if isinstance(name, ast.Constant) else None for name in given]
+
+
+def _patches_by_hand(tree):
+    """Lines that give another object an attribute in any other way than by `halo_probe.replacing`."""
+    for call in _calls(tree):
+        if call.func.id in ("setattr", "delattr"):
+            yield ast.unparse(call)
+    for node in ast.walk(tree):
+        for target in node.targets if isinstance(node, ast.Assign) else []:
+            for part in target.elts if isinstance(target, ast.Tuple) else [target]:
+                inner = part.value if isinstance(part, ast.Subscript | ast.Attribute) else None
+                if isinstance(part, ast.Attribute) and isinstance(inner, ast.Name) and inner.id != "self":
+                    yield ast.unparse(node)
+                if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.id == "vars":
+                    yield ast.unparse(node)
+
+
+MARKS = {
+    "setattr(get_task_dict, _ORIGINAL, original_get_task_dict)",
+    "setattr(evaluate, _ORIGINAL, original_evaluate)",
+    "vars(run.lm)[_RUN] = run",
+    "vars(module)[_LISTENER] = listener",
+    "installed.users = users",
+    "current.request = request",
+    "waiting.key, waiting.arguments = (call.key, call.arguments)",
+    "delattr(ALL_ATTENTION_FUNCTIONS, _SEAM)",
+}
+"""What is written on objects of our own, or under names of our own, and what takes a seam away again."""
+
+
+def test_every_name_that_the_package_replaces_is_in_the_list_of_seams_and_nothing_else_is():
+    listed = sorted((seam.made_in, seam.name.rpartition(":")[2].rpartition(".")[2]) for seam in SEAMS)
+    trees = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+    made = {(file, name) for file, tree in trees.items() if file != "replacing.py" for name in _replaced_names(tree)}
+    assert sorted(made) == listed
+    by_hand = {
+        line
+        for file, tree in trees.items()
+        if file.startswith(("lmms/", "capture/"))
+        for line in _patches_by_hand(tree)
+    }
+    assert by_hand == MARKS
+
+
+@pytest.mark.parametrize("seam", SEAMS, ids=lambda seam: f"{seam.made_in}-{seam.name}")
+def test_a_seam_is_held_against_what_is_installed_and_names_a_test_that_is_there(seam):
+    owner, _, name = seam.name.rpartition(".")
+    held = {*SIGNATURES, *ATTRIBUTES, *OF_INSTANCES, "lmms_eval.__main__:make_table"}
+    assert seam.name in held or name in FIELDS.get(owner, ())
+    file, _, test = seam.noticed_by.partition("::")
+    tree = ast.parse((TESTS / file).read_text())
+    assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def test_the_command_prints_its_table_by_a_name_of_its_own():

@@ -14,9 +14,10 @@ from halo_probe.capture.decoding import GREEDY
 from halo_probe.capture.dispatch import AttentionCall, listen
 from halo_probe.capture.interventions import Intervention
 from halo_probe.capture.pass_inputs import positions_given, without_cache
-from halo_probe.capture.recorder import Target, recording_generate
+from halo_probe.capture.recorder import Target, recorded
 from halo_probe.capture.rows import full_precision
 from halo_probe.errors import CaptureError, first_line
+from halo_probe.replacing import replaced
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,9 +62,9 @@ def check_capture(target: Target, call: Call) -> tuple[list[Finding], Generation
         CaptureError: If it cannot be recorded at all.
     """
     plain = _generate(target, call)
-    generation, recorded = _recorded(target, call)
+    generation, beside = _recorded(target, call)
     return [
-        _same_tokens(plain, recorded),
+        _same_tokens(plain, beside),
         _tried("rows sum to one", partial(_sums, generation)),
         _grid(generation),
         _tried("rows equal eager attention", partial(_equals_eager, target, call, generation, plain)),
@@ -98,22 +99,19 @@ def before_first_call(target: Target, act: Callable[[Call], None]) -> Iterator[N
         target: The recorded model.
         act: It finds the model as if nobody recorded it.
     """
-    own = vars(target.model)
-    recorded = own["generate"]
+    recording = target.model.generate
 
     def generate(*args: Any, **kwargs: Any) -> Any:
+        own = vars(target.model)
         del own["generate"]
         try:
             act((args, kwargs))
         finally:
-            own["generate"] = recorded
-        return recorded(*args, **kwargs)
+            own["generate"] = recording
+        return recording(*args, **kwargs)
 
-    own["generate"] = generate
-    try:
+    with replaced(target.model, "generate", generate):
         yield
-    finally:
-        own["generate"] = recorded
 
 
 def _generate(target: Target, call: Call, *, tokens: int = _STEPS) -> Any:
@@ -124,14 +122,9 @@ def _generate(target: Target, call: Call, *, tokens: int = _STEPS) -> Any:
 
 def _recorded(target: Target, call: Call, *, tokens: int = _STEPS) -> tuple[Generation, Any]:
     """The first sequence that is recorded, and what `generate` returns."""
-    generations: list[Generation] = []
-    with recording_generate(target, deliver=generations.extend, on_error=_raise):
+    with recorded(target) as generations:
         output = _generate(target, call, tokens=tokens)
     return generations[0], output
-
-
-def _raise(error: CaptureError) -> None:
-    raise error
 
 
 def _tried(name: str, check: Callable[[str], Finding]) -> Finding:
@@ -286,12 +279,7 @@ def _distance(
 def _matters(target: Target, call: Call, generation: Generation, plain: Any, name: str) -> Finding:
     _seeing(generation)
     layers = tuple(layer.index for layer in target.layers)
-    with recording_generate(
-        target,
-        deliver=lambda _: None,
-        on_error=_raise,
-        intervention=Intervention(name="knockout", steps="prefill_last", layers=layers),
-    ):
+    with recorded(target, intervention=Intervention(name="knockout", steps="prefill_last", layers=layers)):
         without = _generate(target, call, tokens=1)
     moved = float((without.logits[0] - plain.logits[0]).abs().max())
     return Finding(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from halo_probe.errors import CaptureError
+from halo_probe.replacing import replace_for_good
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,7 @@ def _count_users(change: int) -> None:
         return
     if installed is None:
         installed = _listening(ALL_ATTENTION_FUNCTIONS.get_interface)
-        setattr(ALL_ATTENTION_FUNCTIONS, _SEAM, installed)
+        replace_for_good(ALL_ATTENTION_FUNCTIONS, "get_interface", installed)
     installed.users = users
 
 

@@ -28,6 +28,7 @@ from halo_probe.capture.session import Session
 from halo_probe.capture.sinks import VisualSinks, sink_layers
 from halo_probe.capture.transfers import to_host
 from halo_probe.errors import CaptureError, HaloError, UnsupportedModelError, UsageError, first_line
+from halo_probe.replacing import replaced
 
 if TYPE_CHECKING:
     from torch import nn
@@ -189,8 +190,7 @@ def recording_generate(
         UsageError: If the intervention does not fit the model.
         CaptureError: If the model's `generate` is already replaced.
     """
-    own = vars(target.model)
-    if "generate" in own:
+    if "generate" in vars(target.model):
         raise CaptureError("This model's `generate` is already replaced: end the other recording, or undo it, first.")
     change = None
     if intervention is not None and not intervention.is_identity:
@@ -198,11 +198,25 @@ def recording_generate(
         indices = intervention.layer_indices(layer.index for layer in target.attention)
         change = _Change(intervention, tuple(layer for layer in target.attention if layer.index in indices))
     busy: set[int] = set()
-    own["generate"] = partial(_recorded_generate, target, change, target.model.generate, deliver, on_error, busy)
-    try:
+    generate = partial(_recorded_generate, target, change, target.model.generate, deliver, on_error, busy)
+    with replaced(target.model, "generate", generate):
         yield
-    finally:
-        del own["generate"]
+
+
+@contextmanager
+def recorded(target: Target, *, intervention: "Intervention | None" = None) -> Iterator[list[Generation]]:
+    """Record every `generate` call of the target inside the context; a call that cannot be recorded raises.
+
+    Args:
+        target: What to record.
+        intervention: What to do to the attention on the way.
+
+    Yields:
+        What was recorded, once each call has returned.
+    """
+    generations: list[Generation] = []
+    with recording_generate(target, deliver=generations.extend, on_error=_raise, intervention=intervention):
+        yield generations
 
 
 def _raise(error: CaptureError) -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from halo_probe.errors import HaloError, first_line
+from halo_probe.replacing import replace_for_good
 
 
 def stop(error: Exception) -> NoReturn:
@@ -57,10 +58,10 @@ def stop_after_results(error: Exception, results: Any) -> None:
     make_table = main.make_table
 
     def print_and_stop(shown: Any) -> None:
-        main.make_table = make_table
+        replace_for_good(main, "make_table", make_table)
         sys.stdout.write(make_table(shown) + "\n")
         if "groups" in shown:
             sys.stdout.write(make_table(shown, "groups") + "\n")
         stop(error)
 
-    main.make_table = print_and_stop
+    replace_for_good(main, "make_table", print_and_stop)

@@ -8,9 +8,10 @@ then lmms-eval's.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
+from halo_probe.replacing import replace_for_good, replaced
 from lmms_eval_tasks.aggregation import mean_of_present
 
 Numbers = Mapping[str, float | None]
@@ -53,7 +54,7 @@ def emitting(
         filtered = apply_filters()
         for request in task.instances:
             note = _noter(current, request)
-            request.filtered_resps = _NotedResponses(request.filtered_resps, note)
+            replace_for_good(request, "filtered_resps", _NotedResponses(request.filtered_resps, note))
         return filtered
 
     def process_results_and_add(doc: Any, results: Sequence[Any], **kwargs: Any) -> dict[str, Any]:
@@ -63,15 +64,13 @@ def emitting(
         numbers = numbers_of(request, scored, results[0] if results else None)
         return {**scored, **{key: numbers.get(key) for key in keys}}
 
-    with ExitStack() as stack:
-        for name, method in {
-            "apply_filters": apply_filters_and_note,
-            "process_results": process_results_and_add,
-            "aggregation": lambda: {**aggregation(), **dict.fromkeys(keys, mean_of_present)},
-            "higher_is_better": lambda: {**higher_is_better(), **dict.fromkeys(keys)},
-        }.items():
-            stack.callback(_restore, task, name, vars(task).get(name))
-            setattr(task, name, method)
+    # On the instance, where lmms-eval's --predict_only sets methods too.
+    with (
+        replaced(task, "apply_filters", apply_filters_and_note),
+        replaced(task, "process_results", process_results_and_add),
+        replaced(task, "aggregation", lambda: {**aggregation(), **dict.fromkeys(keys, mean_of_present)}),
+        replaced(task, "higher_is_better", lambda: {**higher_is_better(), **dict.fromkeys(keys)}),
+    ):
         yield
 
 
@@ -80,10 +79,3 @@ def _noter(current: threading.local, request: Any) -> Callable[[], None]:
         current.request = request
 
     return note
-
-
-def _restore(task: Any, name: str, own: Any) -> None:
-    if own is None:
-        delattr(task, name)
-    else:
-        setattr(task, name, own)  # lmms-eval's --predict_only sets methods on the instance too

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from halo_probe.replacing import replace_for_good
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -67,7 +69,7 @@ class _TasksFinder(MetaPathFinder):
                     sys.meta_path.remove(self)
                     _extend(module)
 
-            vars(spec.loader)["exec_module"] = execute_and_extend
+            replace_for_good(spec.loader, "exec_module", execute_and_extend)
         return spec
 
 
@@ -95,7 +97,7 @@ def _add_task_folder(task_manager: Any) -> None:
         index: dict[str, Any] = initialize_tasks(self, include_path=include_path, include_defaults=include_defaults)
         return {**self._get_task_and_group(folder), **index} if include_defaults else index
 
-    task_manager.initialize_tasks = initialize_tasks_with_ours
+    replace_for_good(task_manager, "initialize_tasks", initialize_tasks_with_ours)
 
 
 def _give_standard_errors(evaluator_utils: Any) -> None:
@@ -106,4 +108,4 @@ def _give_standard_errors(evaluator_utils: Any) -> None:
         own = getattr(metric, "standard_error", None)
         return own if own and bootstrap_iters > 0 else stderr_for_metric(metric, bootstrap_iters)
 
-    evaluator_utils.stderr_for_metric = stderr_for_metric_of_ours
+    replace_for_good(evaluator_utils, "stderr_for_metric", stderr_for_metric_of_ours)

@@ -30,6 +30,7 @@ from halo_probe.lmms.probed import ProbedRun
 from halo_probe.lmms.signature import run_signature
 from halo_probe.lmms.thoughts import thinking_of
 from halo_probe.lmms.wandb_table import fit_for_loggers, log_heatmaps
+from halo_probe.replacing import replace_for_good
 from lmms_eval_tasks.digits import digit_mode
 
 _RUN = "_halo_run"
@@ -50,7 +51,7 @@ def attach(run: ProbedRun, *, name: str) -> None:
 
     def get_task_dict(tasks: Any, task_manager: Any = None, *args: Any) -> Any:
         if getattr(task_manager, "model_name", None) == name:
-            task_manager.model_name = base
+            replace_for_good(task_manager, "model_name", base)
         return original_get_task_dict(tasks, task_manager, *args)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +62,8 @@ def attach(run: ProbedRun, *, name: str) -> None:
 
     setattr(get_task_dict, _ORIGINAL, original_get_task_dict)
     setattr(evaluate, _ORIGINAL, original_evaluate)
-    evaluator.get_task_dict, evaluator.evaluate = get_task_dict, evaluate
+    replace_for_good(evaluator, "get_task_dict", get_task_dict)
+    replace_for_good(evaluator, "evaluate", evaluate)
 
 
 def _original(function: Any) -> Any:

@@ -16,6 +16,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import PreTrainedModel
 
+from halo_probe.replacing import replaced
 from lmms_eval_tasks.thoughts import THOUGHTS, Marks
 
 _WORD = r"([A-Za-z_:]*(?:think|thought|reason|analysis)[A-Za-z_:]*)"
@@ -188,8 +189,7 @@ def watching_prompts(model: PreTrainedModel, decode: Callable[[Any], str]) -> It
         model: What the base model runs.
         decode: Text of tokens, special ones too.
     """
-    own, ends = vars(model), list[str]()
-    replaced, generate = own.get("generate"), model.generate
+    ends, generate = list[str](), model.generate
 
     def generate_and_note(*args: Any, **kwargs: Any) -> Any:
         given = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
@@ -197,11 +197,5 @@ def watching_prompts(model: PreTrainedModel, decode: Callable[[Any], str]) -> It
             ends.extend(decode(row) for row in given[:, -_TAIL:].tolist())
         return generate(*args, **kwargs)
 
-    own["generate"] = generate_and_note
-    try:
+    with replaced(model, "generate", generate_and_note):
         yield ends
-    finally:
-        if replaced is None:
-            del own["generate"]
-        else:
-            own["generate"] = replaced

@@ -22,7 +22,8 @@ from halo_probe.errors import UsageError
 from halo_probe.lmms.arguments import batch_size as checked_batch_size
 from halo_probe.lmms.arguments import given_arguments
 from halo_probe.lmms.boundary import ending_loudly
-from halo_probe.lmms.options import most_new_tokens, read_options, stops
+from halo_probe.lmms.options import most_new_tokens, stops
+from halo_probe.lmms.requests import context_of, given_options, messages_of, options_of
 from halo_probe.lmms.thoughts import thinking_of
 
 _MOST_TOKENS = 1024  # where a task says nothing
@@ -109,9 +110,9 @@ class TransformersChat(lmms):
         Raises:
             UsageError: If their options hold one that cannot be followed.
         """
-        groups = [list(group) for _, group in groupby(requests, key=lambda request: repr(request.args[2]))]
+        groups = [list(group) for _, group in groupby(requests, key=lambda request: repr(given_options(request)))]
         with ending_loudly():
-            options = [read_options(group[0].args[2]) for group in groups]
+            options = [options_of(group[0]) for group in groups]
             generations = [_generation(one) for one in options]
         self._tell_ignored({name for one in options for name in one if name in _IGNORED})
         answers = []
@@ -154,8 +155,7 @@ class TransformersChat(lmms):
         ]
 
     def _messages(self, request: Instance) -> list[dict[str, Any]]:
-        context, to_messages, _, document, task, split = request.args
-        messages = _with_context(to_messages(self.task_dict[task][split][document]), context)
+        messages = _with_context(messages_of(self, request), context_of(request))
         return ChatMessages(messages=messages).to_hf_messages()  # type: ignore[no-any-return]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:

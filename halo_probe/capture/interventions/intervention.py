@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from halo_probe.capture.interventions import edits
 from halo_probe.errors import UsageError
 from halo_probe.metrics.structure import bottom30, random30, top30
+from halo_probe.score.values import middle_layers
 
 Name = Literal["scale", "adapt", "temperature", "boost", "knockout", "top30", "random30", "bottom30"]
 Steps = Literal["prefill_last", "d1", "d2", "all"]
@@ -131,7 +132,7 @@ class Intervention:
         count = present[-1] + 1
         named = {
             "all": present,
-            "mid": [index for index in present if 2 * count // 5 <= index < -(-13 * count // 20)],
+            "mid": [index for index in present if index in middle_layers(count)],
             "last": present[-1:],
         }
         wanted = named[self.layers] if isinstance(self.layers, str) else [i + count * (i < 0) for i in self.layers]

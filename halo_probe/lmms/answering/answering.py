@@ -1,6 +1,6 @@
 """Answering documents with the attention recorded: which answer belongs to which document, and what is kept of it."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy
@@ -24,19 +24,21 @@ from halo_probe.capture.decoding import most_tokens
 from halo_probe.capture.interventions import Intervention
 from halo_probe.capture.recorder import recording_generate
 from halo_probe.errors import CaptureError, HaloError, NoImageTokensError
-from halo_probe.lmms.answering.batches import Document, check_reply, logging_reads, match_rows
+from halo_probe.lmms.answering.batches import check_reply, logging_reads, match_rows
 from halo_probe.lmms.answering.draws import Draws
 from halo_probe.lmms.answering.ledger import OPENED, Ledger
 from halo_probe.lmms.answering.random_states import States, drawing_nothing, random_states, restore_states
 from halo_probe.lmms.answering.results import result_of
-from halo_probe.lmms.base_model import carries_image, options_of, without_chatter
 from halo_probe.lmms.boundary import stop
 from halo_probe.lmms.emission import emitting
 from halo_probe.lmms.options import most_new_tokens, stops
 from halo_probe.lmms.passes.plain_pass import resolve_for
 from halo_probe.lmms.passes.reliance import DigitVocabulary, digit_vocabulary, record_reliance
 from halo_probe.lmms.probed import ProbedRun
+from halo_probe.lmms.quiet import without_chatter
+from halo_probe.lmms.requests import carries_image, keys_of, options_of, place_of
 from halo_probe.lmms.thoughts import watching_prompts
+from halo_probe.replacing import replaced
 from lmms_eval_tasks.thoughts import outside_thoughts
 
 METHODS = ("generate_until", "generate_until_multi_round")
@@ -80,7 +82,8 @@ class Answering:
         Args:
             response_cache: lmms-eval's, if it has one: what it answers is recorded too.
         """
-        own = vars(self.run.lm)
+        lm = self.run.lm
+        methods = {name: getattr(lm, name) for name in METHODS}
         with ExitStack() as stack:
             for name, task in self.ledger.tasks.items():
                 stack.enter_context(
@@ -91,15 +94,13 @@ class Answering:
                         spoken_of=self.ledger.spoken_of,
                     )
                 )
-            methods = {name: getattr(self.run.lm, name) for name in METHODS}
-            for name, answer in methods.items():
-                own[name] = partial(self._answer, answer)
-                stack.callback(own.pop, name)
+            generate_until, multi_round = (partial(self._answer, answer) for answer in methods.values())
+            stack.enter_context(replaced(lm, "generate_until", generate_until))
+            stack.enter_context(replaced(lm, "generate_until_multi_round", multi_round))
             if response_cache is not None:
-                vars(response_cache)["execute"] = partial(self._answer_beside_cache, methods, response_cache.execute)
-                stack.callback(vars(response_cache).pop, "execute")
-            own["clean"] = partial(self._clean, self.run.lm.clean)
-            stack.callback(own.pop, "clean")
+                beside = partial(self._answer_beside_cache, methods, response_cache.execute)
+                stack.enter_context(replaced(response_cache, "execute", beside))
+            stack.enter_context(replaced(lm, "clean", partial(self._clean, lm.clean)))
             yield
 
     def _answer(
@@ -146,7 +147,7 @@ class Answering:
 
     def _keys(self, requests: Sequence[Any]) -> list[Key]:
         """The key of each request; those whose attention is asked for are noted."""
-        keys = _keys(requests)
+        keys = keys_of(requests)
         self.ledger.asked.update(key for key, request in zip(keys, requests, strict=True) if self._records(request))
         return keys
 
@@ -213,7 +214,7 @@ class Answering:
         if failed:
             return {}
         thinking, marks = bool(getattr(self.run.lm, "enable_thinking", False)), self.ledger.thinking.marks
-        documents: list[Document] = [(*request.args[-2:], request.doc_id) for _, request in slab]
+        documents = [place_of(request) for _, request in slab]
         try:
             rows = match_rows(documents, reads=reads, rows=len(generations))
             for generation, index, opening in zip(generations, rows, opened, strict=True):
@@ -454,14 +455,3 @@ def _is_text_only(task: Any) -> bool:
     """Whether a task shows no image by design, as its metadata say."""
     metadata = task.config.metadata
     return isinstance(metadata, Mapping) and metadata.get(TEXT_ONLY) is True
-
-
-def _keys(requests: Sequence[Any]) -> list[Key]:
-    """Of each request; a request that comes again is its next repeat."""
-    seen: Counter[tuple[str, int]] = Counter()
-    keys = []
-    for request in requests:
-        document = (request.task_name, request.doc_id)
-        keys.append((*document, seen[document]))
-        seen[document] += 1
-    return keys

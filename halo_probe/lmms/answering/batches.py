@@ -14,23 +14,20 @@ from typing import Any, SupportsIndex
 from lmms_eval.api.model import lmms
 
 from halo_probe.errors import CaptureError
-
-Document = tuple[str, str, int]
-"""Task, split and index: where a document is read from."""
+from halo_probe.lmms.requests import Place
+from halo_probe.replacing import replaced
 
 _REMEDY = "leave batching=batch out, and documents are answered one at a time"
 
 
 @contextmanager
-def logging_reads(lm: lmms) -> Iterator[list[Document]]:
+def logging_reads(lm: lmms) -> Iterator[list[Place]]:
     """Log the documents that the model reads from its tasks, in order, until the context ends."""
-    reads: list[Document] = []
+    reads: list[Place] = []
     tasks = lm.task_dict
-    lm.task_dict = _Logged(tasks, lambda task: _Logged(tasks[task], lambda split: _Rows(tasks, task, split, reads)))
-    try:
+    logged = _Logged(tasks, lambda task: _Logged(tasks[task], lambda split: _Rows(tasks, task, split, reads)))
+    with replaced(lm, "task_dict", logged):
         yield reads
-    finally:
-        lm.task_dict = tasks
 
 
 class _Logged(Mapping[str, Any]):
@@ -56,7 +53,7 @@ class _Logged(Mapping[str, Any]):
 class _Rows:
     """The documents of a split; reading one by its index logs it."""
 
-    def __init__(self, tasks: Any, task: str, split: str, reads: list[Document]) -> None:
+    def __init__(self, tasks: Any, task: str, split: str, reads: list[Place]) -> None:
         self._inner = tasks[task][split]
         self._place = (task, split)
         self._reads = reads
@@ -73,7 +70,7 @@ class _Rows:
         return getattr(self._inner, name)
 
 
-def match_rows(documents: Sequence[Document], *, reads: Sequence[Document], rows: int) -> list[int]:
+def match_rows(documents: Sequence[Place], *, reads: Sequence[Place], rows: int) -> list[int]:
     """Find each row's document.
 
     Args:

@@ -14,6 +14,7 @@ from transformers import LogitsProcessor, PreTrainedModel
 from halo_probe.capture.decoding import GREEDY
 from halo_probe.capture.pass_inputs import without_cache
 from halo_probe.errors import CaptureError
+from halo_probe.replacing import replaced
 
 AnswerRequests = Callable[[list[Any]], list[Any]]
 """A base model's own `generate_until`."""
@@ -71,8 +72,7 @@ def _pass(model: PreTrainedModel, answer: AnswerRequests, request: Any, options:
 @contextmanager
 def _generating(model: PreTrainedModel, options: dict[str, Any]) -> Iterator[list[Any]]:
     """Put these options in the place of those of every `generate` call, and keep what it returns."""
-    own, outputs = vars(model), list[Any]()
-    replaced, generate = own.get("generate"), model.generate
+    outputs, generate = list[Any](), model.generate
 
     def generate_so(*args: Any, **kwargs: Any) -> Any:
         asked = {**options, "return_dict_in_generate": True, "output_logits": True}
@@ -80,14 +80,8 @@ def _generating(model: PreTrainedModel, options: dict[str, Any]) -> Iterator[lis
         outputs.append(output)
         return output if kwargs.get("return_dict_in_generate") else output.sequences
 
-    own["generate"] = generate_so
-    try:
+    with replaced(model, "generate", generate_so):
         yield outputs
-    finally:
-        if replaced is None:
-            del own["generate"]
-        else:
-            own["generate"] = replaced
 
 
 class _Forced(LogitsProcessor):

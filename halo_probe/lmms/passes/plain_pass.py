@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from halo_probe.capture import Recording
 from halo_probe.capture.interventions import Intervention, resolve
-from halo_probe.capture.recorder import prepare_target, recording_generate
+from halo_probe.capture.recorder import prepare_target, recorded
 from halo_probe.errors import CaptureError, InvalidAttentionError
 from halo_probe.lmms.passes.passes import AnswerRequests, greedy_pass
 
@@ -33,11 +32,9 @@ def resolve_for(
     Raises:
         CaptureError: If the pass failed, or the last layer does not see the image at digit 1.
     """
-    recording = Recording()
-    target = prepare_target(model, layers="last")
-    with recording_generate(target, deliver=recording.generations.extend, on_error=_raise):
+    with recorded(prepare_target(model, layers="last")) as generations:
         output = greedy_pass(model, answer, request, most=1 if intervention.name == "adapt" else None)
-    (generation,) = recording.generations
+    (generation,) = generations
     first = torch.softmax(output.logits[0][0].double(), dim=-1)[int(generation.token_ids[0])]
     digits = np.flatnonzero(np.isin(generation.token_ids, list(intervention.digit_token_ids)))
     step = int(digits[0]) if digits.size else 0
@@ -47,7 +44,3 @@ def resolve_for(
         raise CaptureError(f"{intervention.name}: the last layer does not see the image at step {step}.") from error
     shown = {"strength": chosen.strength} if chosen.cells is None else {"cells": len(chosen.cells)}
     return chosen, {"confidence": float(first), **shown}
-
-
-def _raise(error: CaptureError) -> None:
-    raise error

@@ -8,8 +8,7 @@ the raw logits, before `generate` processes them.
 Source: the measurement specification, section 9.
 """
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +18,10 @@ from PIL import Image, ImageStat
 from transformers import PreTrainedModel
 
 from halo_probe.capture.interventions import Intervention, digit_tokens
-from halo_probe.capture.recorder import prepare_target, recording_generate
+from halo_probe.capture.recorder import prepare_target, recorded
 from halo_probe.errors import CaptureError
 from halo_probe.lmms.passes.passes import AnswerRequests, forced_pass
+from halo_probe.lmms.requests import with_images
 from halo_probe.statistics.reliance import ALPHABET
 
 
@@ -109,11 +109,11 @@ def record_reliance(  # noqa: PLR0913 - all that a document's measurement depend
     knocked = []
     for step in range(first, len(forced)):
         knockout = Intervention(name="knockout", steps=step)
-        with recording_generate(target, deliver=_ignore, on_error=_raise, intervention=knockout):
+        with recorded(target, intervention=knockout):
             knocked.append(forced_pass(model, answer, request, forced[: step + 1])[step])
     rows: dict[str, Iterable[torch.Tensor]] = {
         "digit_probabilities": forced_pass(model, answer, request, forced)[first:],
-        "digit_probabilities_blank": forced_pass(model, answer, _with_blank_images(request), forced)[first:],
+        "digit_probabilities_blank": forced_pass(model, answer, with_images(request, _checked_blank), forced)[first:],
         "digit_probabilities_knockout": knocked,
     }
     measured = {name: [vocabulary.probabilities(row) for row in logits] for name, logits in rows.items()}
@@ -132,44 +132,9 @@ def blank_image(image: Image.Image) -> Image.Image:
     return Image.new(image.mode, image.size, tuple(ImageStat.Stat(image).median))
 
 
-def _with_blank_images(request: Any) -> Any:
-    """The request with other callables: those of the task give the images of the document."""
-    blank = copy.copy(request)
-    arguments: list[Any] = list(request.arguments)
-    if callable(arguments[1]):  # chat: doc_to_messages
-        messages_of = arguments[1]
-        arguments[1] = lambda document: _blank_messages(messages_of(document))
-    else:  # simple: doc_to_visual
-        images_of = arguments[2]
-        arguments[2] = lambda document: [_checked_blank(image) for image in images_of(document)]
-    blank.arguments = tuple(arguments)
-    return blank
-
-
-def _blank_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            **turn,
-            "content": [
-                {**part, "url": _checked_blank(part["url"])} if part["type"] == "image" else part
-                for part in turn["content"]
-            ],
-        }
-        for turn in messages
-    ]
-
-
 def _checked_blank(image: Any) -> Image.Image:
     if not isinstance(image, Image.Image):
         raise CaptureError(f"The document has a {type(image).__name__} as an image: reliance needs a PIL image.")
     if image.mode.startswith(("I", "F")):
         raise CaptureError(f"The document has an image of mode {image.mode}: reliance needs channels of 8 bits.")
     return blank_image(image)
-
-
-def _ignore(_: Any) -> None:
-    pass
-
-
-def _raise(error: CaptureError) -> None:
-    raise error

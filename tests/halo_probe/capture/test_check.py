@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText
 
 from halo_probe.archive.generation import View
 from halo_probe.archive.size import require_room
-from halo_probe.capture import check
+from halo_probe.capture import check, recorder
 from halo_probe.capture.check import check_capture, require_sound
 from halo_probe.capture.recorder import prepare_target
 from halo_probe.cli import main
@@ -116,7 +116,7 @@ def test_a_layer_without_weights_is_no_evidence(qwen3_vl_model, call):
 
 def changed(monkeypatch, **change):
     """What a capture that is wrong in one way would hand over."""
-    recorded = check.recording_generate
+    recorded = recorder.recording_generate
 
     def recording_generate(target, *, deliver, **kwargs):
         def deliver_changed(generations):
@@ -124,7 +124,7 @@ def changed(monkeypatch, **change):
 
         return recorded(target, deliver=deliver_changed, **kwargs)
 
-    monkeypatch.setattr(check, "recording_generate", recording_generate)
+    monkeypatch.setattr(recorder, "recording_generate", recording_generate)
 
 
 @pytest.mark.parametrize(
