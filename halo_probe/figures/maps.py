@@ -147,7 +147,7 @@ def _stored_map(row: dict[str, Any]) -> StoredMap | None:
         for image, (height, width), box in zip(images, grids, boxes, strict=True)
     ]
     whole, _ = find_whole_view(views, tokens=len(row["map_eq1"]))
-    if whole is None:
+    if whole is None or whole.box is None:  # what is drawn has a place in the image
         return None
     return StoredMap(
         **{key: row[key] for key in ("doc_id", "step", "layer", "layer_type")},

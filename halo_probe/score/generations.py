@@ -16,7 +16,7 @@ from halo_probe.metrics.pairs import score_pairs
 from halo_probe.metrics.sparsity import head_entropy, head_sparsity, sparsity_family, sparsity_g16
 from halo_probe.metrics.spatial import SPATIAL_KEYS
 from halo_probe.metrics.structure import ck, ck_mass30, ck_obj, entropy_course, hs
-from halo_probe.metrics.views import View, WholeView, find_whole_view
+from halo_probe.metrics.views import Box, View, find_whole_view
 from halo_probe.score.dots import DotSet
 
 Floats = NDArray[np.float64]
@@ -113,8 +113,8 @@ def score_generation(
     if view and gridded.any():
         maps = distribution(generation.eq1[gridded][:, view.tokens])
         _put(scores, {key: clusters(maps, grid=view.grid) for key, clusters in _CLUSTERS.items()}, gridded)
-        if own:
-            _put(scores, _spatial(maps, own, others if null else (), view=view), gridded)
+        if own and view.box:
+            _put(scores, _spatial(maps, own, others if null else (), grid=view.grid, box=view.box), gridded)
 
     faults = (
         (~sees_all, "the layer does not see every image token"),
@@ -173,11 +173,11 @@ def _put_course(scores: Mapping[str, Floats], generation: Generation, model_laye
                 scores[key][rows] = getattr(course, key)
 
 
-def _spatial(maps: Floats, own: Dots, others: Sequence[Dots], *, view: WholeView) -> dict[str, Values]:
-    layout = layout_of(own, view.grid, view.box)
+def _spatial(maps: Floats, own: Dots, others: Sequence[Dots], *, grid: tuple[int, int], box: Box) -> dict[str, Values]:
+    layout = layout_of(own, grid, box)
     scores: dict[str, Values] = {}
     if others:
-        layouts = [layout_of(other, view.grid, view.box) for other in others]
+        layouts = [layout_of(other, grid, box) for other in others]
         blocks = [compare_with_null(maps[at : at + _BLOCK], layout, layouts) for at in range(0, len(maps), _BLOCK)]
         for key in NULL_KEYS:
             for name, part in ((key, "value"), (f"{key}_z", "z"), (f"{key}_p", "p")):

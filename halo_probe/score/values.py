@@ -155,7 +155,7 @@ def _whole_view_columns(generation: Generation, dots: Dots | None, keys: Sequenc
         defined = complete & np.isfinite(seen).all(axis=1) & (seen > 0).any(axis=1)
         if defined.any():
             found["sparsity_g16"][defined] = sparsity_g16(seen[defined], height=view.grid[0], width=view.grid[1])
-        if defined.any() and dots and keys:
+        if defined.any() and dots and keys and view.box:
             layout = layout_of(dots, view.grid, view.box)
             for key, scores in score_pairs(seen[defined], [layout], keys=keys).items():
                 found[key][defined] = scores[:, 0]
