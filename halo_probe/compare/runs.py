@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from halo_probe.archive.scored import SCORES, STATE_KEY, state_of
 from halo_probe.errors import UsageError, first_line
 from halo_probe.statistics.intervals import Floats, document_values
-from halo_probe.statistics.reliance import RELIANCE_KEYS
+from halo_probe.statistics.reliance import RELIANCE_KEYS, mostly_other
 
 MEASURES = ("sparsity", "entropy", "visual_mass")
 ATTENTION_KEYS = (
@@ -76,6 +76,10 @@ class TaskRun:
     """Those of `RELIANCE_KEYS` that any document has a value of, each (n,), NaN where one has none."""
     reliance_status: Mapping[str, int]
     """Number of documents whose reliance is `measured`, or not because digits are `merged`; empty if unrecorded."""
+    mostly_other: tuple[tuple[int, ...], ...]
+    """The digits, from 1, at which each document has more than half of its probability on OTHER, (n,)."""
+    missed: NDArray[np.bool_]
+    """Whose intervention acted on the digits of another number than the count of the reply, (n,)."""
     contrasts: Mapping[str, Floats]
     """`CONTRASTS` and their z-scores at the first digit and the last layer scored, each (n,); empty without scores."""
     documents: int
@@ -297,6 +301,7 @@ def _fields(
         "system prompt": ("none" if _SYSTEM in idle else system) if _SYSTEM in results else None,
         "generation configuration": options and {name: one for name, one in options.items() if name not in idle},
         "number of examples in the prompt": config.get("num_fewshot"),
+        "marks of thoughts": signature.get("call", {}).get("reasoning_tags"),
     }
 
 
@@ -328,6 +333,8 @@ def _task_run(  # noqa: PLR0913 - all that there is of a task
         true_digits=tuple(halo.get("true_digits") or "" for halo in probed),
         reliance=_values(rows, RELIANCE_KEYS, path),
         reliance_status={status: reliance.count(status) for status in dict.fromkeys(reliance)},
+        mostly_other=_mostly_other(probed, path),
+        missed=np.array([halo.get("intervention_missed") is True for halo in probed], dtype=np.bool_),
         contrasts={
             key: document_values(
                 [found.get((row["doc_id"], step)) for row, step in zip(rows, first_steps, strict=True)]
@@ -375,6 +382,13 @@ def _probabilities(probed: Sequence[Mapping[str, Any]], path: Path) -> Floats | 
         return np.array([digits or missing for digits in found], dtype=np.float64)
     except (TypeError, ValueError):
         raise _damaged(path, "digit_probabilities are no numbers") from None
+
+
+def _mostly_other(probed: Sequence[Mapping[str, Any]], path: Path) -> tuple[tuple[int, ...], ...]:
+    try:
+        return tuple(map(mostly_other, probed))
+    except (TypeError, IndexError):
+        raise _damaged(path, "digit_probabilities are no numbers over {0..9, END, OTHER}") from None
 
 
 def _read_scores(folder: Path, signature: Mapping[str, Any]) -> dict[str, dict[str, dict[tuple[int, int], float]]]:
