@@ -61,7 +61,7 @@ def draw_answer(image: Image.Image, stored: StoredCall, steps: Sequence[int], *,
     """
     generation, layer = stored.generation, stored.generation.layers[-1]
     whole, _ = find_whole_view(generation.views, tokens=generation.image_tokens)
-    if whole is None or not steps:
+    if whole is None or whole.box is None or not steps:
         return None
     return draw_overlay(
         _seen(image, whole.box),

@@ -16,7 +16,7 @@ from halo_probe.archive.signature import hash_of
 from halo_probe.errors import UsageError
 from halo_probe.metrics.keys import ASSOCIATED_KEYS, HALO_RULE_KEYS
 from halo_probe.statistics.intervals import Floats, document_values
-from halo_probe.statistics.reliance import RELIANCE_KEYS
+from halo_probe.statistics.reliance import RELIANCE_KEYS, mostly_other
 
 _SYSTEM = "system_instruction"
 SCORE_COLUMNS = (
@@ -51,6 +51,10 @@ class TaskRun:
     """Those of `RELIANCE_KEYS` that any document has a value of, each (n,), NaN where one has none."""
     reliance_status: Mapping[str, int]
     """Number of documents whose reliance is `measured`, or not because digits are `merged`; empty if unrecorded."""
+    mostly_other: tuple[tuple[int, ...], ...]
+    """The digits, from 1, at which each document has more than half of its probability on OTHER, (n,)."""
+    missed: NDArray[np.bool_]
+    """Whose intervention acted on the digits of another number than the count of the reply, (n,)."""
     contrasts: Mapping[str, Floats]
     """`HALO_RULE_KEYS` and their z-scores, each (n,), at the first digit and the last layer scored; empty without
     scores."""
@@ -116,6 +120,8 @@ def task_run(
         true_digits=tuple(halo.get("true_digits") or "" for halo in probed),
         reliance=_values(rows, RELIANCE_KEYS, path),
         reliance_status={status: reliance.count(status) for status in dict.fromkeys(reliance)},
+        mostly_other=_mostly_other(probed, path),
+        missed=np.array([halo.get("intervention_missed") is True for halo in probed], dtype=np.bool_),
         contrasts={
             key: document_values(
                 [found.get((row["doc_id"], step)) for row, step in zip(rows, first_steps, strict=True)]
@@ -161,6 +167,7 @@ def _fields(results: Mapping[str, Any], task: str, rows: Sequence[Mapping[str, A
         "system prompt": ("none" if _SYSTEM in idle else system) if _SYSTEM in results else None,
         "generation configuration": options and {name: one for name, one in options.items() if name not in idle},
         "number of examples in the prompt": config.get("num_fewshot"),
+        "marks of thoughts": halo.get("signature", {}).get("call", {}).get("reasoning_tags"),
     }
 
 
@@ -188,3 +195,10 @@ def _probabilities(probed: Sequence[Mapping[str, Any]], path: Path) -> Floats | 
         return np.array([digits or missing for digits in found], dtype=np.float64)
     except (TypeError, ValueError):
         raise DamagedFileError(path, "digit_probabilities are no numbers") from None
+
+
+def _mostly_other(probed: Sequence[Mapping[str, Any]], path: Path) -> tuple[tuple[int, ...], ...]:
+    try:
+        return tuple(map(mostly_other, probed))
+    except (TypeError, IndexError):
+        raise DamagedFileError(path, "digit_probabilities are no numbers over {0..9, END, OTHER}") from None

@@ -44,7 +44,8 @@ two opposite edges is of another colour, as of most square images |
 of an image, pad it or stretch it, and give the model nothing but the result. Their boxes are NaN, of square images too
 (but not with a Pixtral tower, which is given `image_sizes`).
 
-A map of views whose boxes are NaN has sparsity, entropy and mass; spatial metrics are left out, with the reason.
+A map of views whose boxes are NaN has sparsity, entropy and mass; spatial metrics are left out, with the reason. Where
+the view is the only one, `sparsity_g16` and the clusters (`ck`) are there too: they need its rows and columns alone.
 
 **Tiles without marks.** Some processors do not tell the model how they laid out the tiles of an image. The probe then
 tries every layout that their number allows and takes the one that gives the thumbnail; where none clearly does, as for

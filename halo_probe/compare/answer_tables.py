@@ -7,7 +7,7 @@ Source: the measurement specification, sections 4, 5 and 10.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -88,6 +88,8 @@ class DigitRow:
     merged: int
     single: int
     not_found: int
+    missed: int
+    """Whose intervention acted on the digits of another number than the count: left out of what rests on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,8 @@ class PairRow:
     """Documents that both answered; below 20, or 80 % of the task, no interval and no p."""
     documents: int
     """Of the whole task, evaluated, answered or not."""
+    missed: int
+    """Documents left out because an intervention of one of the two missed their count."""
     difference: float
     difference_interval: Interval
     p: float
@@ -110,7 +114,10 @@ class PairRow:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRow:
-    """Accuracy with 30 % of the image tokens hidden: those with the most attention, beside the two controls."""
+    """Accuracy with 30 % of the image tokens hidden: those with the most attention, beside the two controls.
+
+    All of it on the documents in which every mask took place.
+    """
 
     task: str
     run: str
@@ -121,6 +128,8 @@ class MaskRow:
     top30: float
     random30: float
     bottom30: float
+    missed: int
+    """Documents left out because a mask missed their count."""
 
 
 def score_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[ScoreRow]:
@@ -192,15 +201,16 @@ def digit_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[DigitRow]:
     for label, one in taken.items():
         if one.digit_status:
             numbers = {status: one.digit_status.get(status, 0) for status in ("split", "merged", "single", "not_found")}
-            yield DigitRow(task=task, run=label, **numbers)
+            yield DigitRow(task=task, run=label, **numbers, missed=int(one.missed.sum()))
 
 
 def pair_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[PairRow]:
-    """All pairs of runs on a task, on the documents that both answered."""
+    """All pairs of runs on a task, on the documents that both answered and whose intervention, if any, took place."""
     for (first, a), (second, b) in combinations(taken.items(), 2):
         mine, theirs = shared(a, b)
         e_a, e_b = (a.predicted - a.counts)[mine], (b.predicted - b.counts)[theirs]
-        both = ~np.isnan(e_a) & ~np.isnan(e_b)
+        missed = a.missed[mine] | b.missed[theirs]
+        both = ~np.isnan(e_a) & ~np.isnan(e_b) & ~missed
         if not both.any():
             continue
         e_a, e_b = e_a[both], e_b[both]
@@ -220,6 +230,7 @@ def pair_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[PairRow]:
                 measure=measure,
                 n=n,
                 documents=documents,
+                missed=int(missed.sum()),
                 difference=float(values.mean()),
                 difference_interval=error_interval(values) if enough(n, documents) else UNDEFINED,
                 p=np.nan if not enough(n, documents) else p if measure == "accuracy" else error_p(values),
@@ -250,10 +261,17 @@ def mask_rows(run: str, plain: Mapping[str, TaskRun], others: Sequence[Run]) -> 
                 )
             found[did["name"]] = other
     for (task, where), by_name in masked.items():
-        whole = float(plain[task].correct.mean()) if task in plain else np.nan
-        accuracies = {name: float(by_name[name].tasks[task].correct.mean()) for name in MASKS if name in by_name}
-        hidden = {**dict.fromkeys(MASKS, np.nan), **accuracies}
-        yield MaskRow(task=task, run=run, where=where, plain=whole, **hidden)
+        ones = {name: by_name[name].tasks[task] for name in MASKS if name in by_name}
+        missed = {name for one in ones.values() for name, out in zip(one.ids, one.missed, strict=True) if out}
+        hidden = {**dict.fromkeys(MASKS, np.nan), **{name: _accuracy(one, missed) for name, one in ones.items()}}
+        whole = _accuracy(plain[task], missed) if task in plain else np.nan
+        yield MaskRow(task=task, run=run, where=where, plain=whole, **hidden, missed=len(missed))
+
+
+def _accuracy(one: TaskRun, left_out: Collection[str]) -> float:
+    """Over the documents that are not left out; NaN where all are."""
+    kept = np.array([name not in left_out for name in one.ids], dtype=np.bool_)
+    return float(one.correct[kept].mean()) if kept.any() else np.nan
 
 
 def _counts(predicted: Floats) -> list[int | None]:

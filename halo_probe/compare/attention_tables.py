@@ -74,6 +74,8 @@ class RelianceRow:
     """In the order in which they are asked for, from 1."""
     n: int
     """Documents measured; the others have digits merged in one token."""
+    other: int
+    """Of these, documents with more than half of the probability on OTHER at this digit: the rest is small there."""
     t: float
     """How far two images with the same digit agree on it: what decides."""
     t_interval: Interval
@@ -176,6 +178,7 @@ def reliance_rows(task: str, taken: Mapping[str, TaskRun], *, draws_of: DrawsOf)
                 run=label,
                 digit=digit,
                 n=one.reliance_status.get("measured", 0),
+                other=sum(digit in digits for digits in one.mostly_other),
                 **shares,
                 vr=mean_of(changes["vr"]),
                 vr_interval=interval_of(changes["vr"], draws),
@@ -220,9 +223,10 @@ def scatter_rows(task: str, taken: Mapping[str, TaskRun]) -> Iterator[ScatterRow
 
 
 def decay(one: TaskRun, measure: str) -> Floats:
-    """Second minus first digit of a measure, (n,); NaN where either is missing."""
+    """Second minus first digit of a measure, (n,); NaN where either is missing, or an intervention missed the count."""
     missing = np.full(one.counts.size, np.nan)
-    return one.attention.get(f"{measure}_d2", missing) - one.attention.get(f"{measure}_d1", missing)
+    change = one.attention.get(f"{measure}_d2", missing) - one.attention.get(f"{measure}_d1", missing)
+    return np.where(one.missed, np.nan, change)
 
 
 def decay_differences(count: TaskRun, echo: TaskRun, measure: str) -> Floats:

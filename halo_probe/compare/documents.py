@@ -19,7 +19,10 @@ LEAST_DOCUMENTS = LEAST_STRATUM
 LEAST_SHARE = 0.8
 """So is what rests on a smaller share of the documents of the task."""
 
-ALIKE = ("data hash", "system prompt", "generation configuration", "number of examples in the prompt")
+ALIKE = (
+    *("data hash", "system prompt", "generation configuration"),
+    *("number of examples in the prompt", "marks of thoughts"),
+)
 """The fields in which two questions on the same images are alike."""
 
 Row = TypeVar("Row", bound=Any)

@@ -127,11 +127,15 @@ def _wide_replies(wide: TaskRun, draws_of: DrawsOf) -> WideReplies:
 
 
 def _units_pair(before: TaskRun | None, after: TaskRun | None, *, draws_of: DrawsOf) -> UnitsPair | None:
-    """Units of the documents that both answered; none where the two cannot be paired."""
+    """Units of the documents that both answered; none where the two cannot be paired.
+
+    Documents that an intervention of either missed are left out: they say nothing of it.
+    """
     if before is None or after is None or find_mispairing(before, after):
         return None
     mine, theirs = shared(before, after)
-    both = ~np.isnan(before.predicted[mine]) & ~np.isnan(after.predicted[theirs])
+    missed = before.missed[mine] | after.missed[theirs]
+    both = ~np.isnan(before.predicted[mine]) & ~np.isnan(after.predicted[theirs]) & ~missed
     mine, theirs = mine[both], theirs[both]
     if not mine.size:
         return None
@@ -140,6 +144,7 @@ def _units_pair(before: TaskRun | None, after: TaskRun | None, *, draws_of: Draw
         after=(after.predicted % 10 == after.counts % 10)[theirs],
         draws=draws_of(before.counts[mine]),
         documents=max(before.documents, after.documents),
+        missed=int(missed.sum()),
     )
 
 

@@ -50,7 +50,11 @@ _SECTIONS = {
     ),
     "digits": (
         "Digits",
-        "Documents by how the digits of the reply fall on tokens: only split ones have a second digit to measure.",
+        (
+            "Documents by how the digits of the reply fall on tokens: only split ones have a second digit to measure. "
+            "missed: an intervention acted on the digits of another number than the count; these are left out of what "
+            "rests on it."
+        ),
     ),
     "reliance": (
         "Visual reliance",
@@ -59,7 +63,9 @@ _SECTIONS = {
             "(1 a perfect reader, about 0 where the image does not matter), which decides; three estimates of U, the "
             "share of what it can say that comes from the image, which describe; vr and vrd, how far its distribution "
             "moves when the image is blank or its keys are knocked out at that step (Jensen-Shannon, bits, 0 to 1); "
-            "dlogp, what the image adds to the log-probability of the true digit (nats). 95 % intervals over documents."
+            "dlogp, what the image adds to the log-probability of the true digit (nats). 95 % intervals over "
+            "documents. other: documents with more than half of the probability on OTHER with the image, which would "
+            "say something else than a digit there."
         ),
     ),
     "masks": (

@@ -15,7 +15,7 @@ demand has failed: the constants here say so.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,6 +32,7 @@ from halo_probe.statistics.intervals import (
     wilson_interval,
 )
 from halo_probe.statistics.paired import mcnemar, signed_rank
+from halo_probe.statistics.reliance import MOSTLY, OTHER
 
 LEVEL = 0.05
 TAKEOVER_USE = 0.05
@@ -105,7 +106,10 @@ class WideReplies:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UnitsPair:
-    """Whether the units digit is right without and with a change, on the documents that both runs answered."""
+    """Whether the units digit is right without and with a change, on the documents that both runs answered.
+
+    Documents whose intervention did not take place are none of them.
+    """
 
     before: NDArray[np.bool_]
     """(n,)."""
@@ -115,6 +119,8 @@ class UnitsPair:
     """From `stratified_draws` of the true counts, (draws, n)."""
     documents: int
     """Documents of the whole task, evaluated, answered or not."""
+    missed: int = 0
+    """Documents left out because the intervention missed their count."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -340,7 +346,9 @@ def _units_use(wide: WideReplies | None, bound: float, *, above: bool, level: fl
         interval = digit_agreement(wide.units, written, digit=2, level=level).interval
         interval = None if np.isnan(interval).any() else interval
     needs = "" if n else "a run of halo_count_wide with reliance=true"
-    return _bounded(text, (n, interval), bound, above=above, needs=needs)
+    demand = _bounded(text, (n, interval), bound, above=above, needs=needs)
+    other = 0 if wide is None or wide.units is None else int((wide.units[:, OTHER] > MOSTLY).sum())
+    return replace(demand, numbers={**demand.numbers, "mostly other": other}) if other else demand
 
 
 def _gain(pair: UnitsPair | None, text: str, needs: str, *, level: float) -> Demand:
@@ -359,6 +367,8 @@ def _gain(pair: UnitsPair | None, text: str, needs: str, *, level: float) -> Dem
         elif high < LEAST_GAIN:
             outcome = "failed"
     numbers = {"n": gains.size, "of": pair.documents, "gain": float(gains.mean()), "gain high": high, "p": p}
+    if pair.missed:
+        numbers["intervention missed"] = pair.missed
     return _demand(text, outcome, numbers)
 
 

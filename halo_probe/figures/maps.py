@@ -116,7 +116,7 @@ def _maps_of(stored: StoredCall, steps: Sequence[int]) -> Iterator[StoredMap]:
     """The maps of a call on the view of the whole image; none where there is no such view."""
     generation, (_, document, _) = stored.generation, stored.key
     whole, _ = find_whole_view(generation.views, tokens=generation.image_tokens)
-    if whole is None:
+    if whole is None or whole.box is None:  # what is drawn has a place in the image
         return
     for step in generation.content_steps:
         if steps and step not in steps:

@@ -87,8 +87,15 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
         _require_direct_digits(run.arguments, tasks)
         for task in tasks.values():
             _read_options(task)
+        tags = _reasoning_tags(kwargs.get("cli_args"), tasks)
         signature = run_signature(
-            run.target, base=run.base, arguments=run.arguments, batch=batch, tasks=tasks, call=kwargs
+            run.target,
+            base=run.base,
+            arguments=run.arguments,
+            batch=batch,
+            tasks=tasks,
+            call=kwargs,
+            reasoning_tags=tags,
         )
         folder = _maps_folder(run.arguments, kwargs.get("cli_args"))
         finished, writer = {}, None
@@ -97,7 +104,7 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
             finished = finished_answers(folder, signature=signature, resume=run.arguments.resume, rank=rank)
             writer = MapWriter(folder, signature=signature, max_gb=run.arguments.max_gb, rank=rank)
             stack.enter_context(writer)
-        thinking = thinking_of(run.lm, tags=_reasoning_tags(kwargs.get("cli_args"), tasks))
+        thinking = thinking_of(run.lm, tags=tags)
         asked = kwargs.get("system_instruction")
         ledger = Ledger(
             run=run, thinking=thinking, tasks=tasks, writer=writer, answers=finished, system_instruction=asked
@@ -171,7 +178,7 @@ def _reasoning_tags(cli_args: Any, tasks: Mapping[str, Any]) -> list[Any]:
         parse_reasoning_tags_config(cli_value=getattr(cli_args, "reasoning_tags", None), task_value=one)
         for one in given
     ]
-    return [tags for one in told for tags in one or ()]
+    return [list(pair) for pair in dict.fromkeys(tuple(tags) for one in told for tags in one or ())]
 
 
 def _gather(account: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from halo_probe.lmms.arguments import Arguments
 from halo_probe.lmms.loaded import code_sha256, settings_sha256, weights_sha256
 
 _CALL = ("limit", "offset", "system_instruction", "apply_chat_template", "fewshot_as_multiturn")
-_FORMAT = 3
+_FORMAT = 4
 """Raised when a field is added or means something else: runs of another format are not gone on with."""
 _PACKAGES = ("halo-probe", "lmms-eval", "torch", "transformers", "datasets", "numpy")
 
@@ -26,6 +26,7 @@ def run_signature(  # noqa: PLR0913 - all that the numbers of a run depend on
     batch: int,
     tasks: Mapping[str, Any],
     call: Mapping[str, Any],
+    reasoning_tags: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
     """Describe a run: what was asked, and what was loaded for it.
 
@@ -36,6 +37,7 @@ def run_signature(  # noqa: PLR0913 - all that the numbers of a run depend on
         batch: How many documents are answered together: more than one are padded, which moves the last digits.
         tasks: lmms-eval task objects by name.
         call: The arguments of lmms-eval's `evaluate`.
+        reasoning_tags: Marks of thoughts that lmms-eval is told of: what stands between them is no answer.
 
     Returns:
         JSON-ready fields; `sha256` is over all the others.
@@ -47,7 +49,6 @@ def run_signature(  # noqa: PLR0913 - all that the numbers of a run depend on
             "base": base,
             "simple": bool(call["lm"].is_simple),
             "pretrained": str(arguments.model.get("pretrained", "")),
-            "commit": getattr(target.model.config, "_commit_hash", None),  # of a checkpoint from the Hub
             "weights": weights_sha256(call["lm"], target.model),
             "settings": settings_sha256(call["lm"], target.model),
             "code": code_sha256(call["lm"], target.model),
@@ -67,7 +68,11 @@ def run_signature(  # noqa: PLR0913 - all that the numbers of a run depend on
         },
         "intervention": arguments.intervention.describe() if arguments.intervention else None,
         "tasks": {name: _task_fields(task, chat=not call["lm"].is_simple) for name, task in tasks.items()},
-        "call": {**{name: call.get(name) for name in _CALL}, "seed": torch.initial_seed()},
+        "call": {
+            **{name: call.get(name) for name in _CALL},
+            "reasoning_tags": [list(pair) for pair in reasoning_tags],
+            "seed": torch.initial_seed(),
+        },
         "packages": {name: version(name) for name in _PACKAGES},
     }
     return seal(fields)

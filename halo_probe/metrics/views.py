@@ -32,14 +32,15 @@ class View(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WholeView:
-    """The image tokens that show the whole image."""
+    """The image tokens that show the whole image, or as much of it as the model was shown."""
 
     tokens: slice
     """Their places among all image tokens; they run row by row."""
     grid: tuple[int, int]
     """Their rows and columns."""
-    box: Box
-    """The part of the image that they cover: all of it, and more where it is padded."""
+    box: Box | None
+    """The part of the image that they cover: all of it, and more where it is padded. None where that is unknown: then
+    the grid has rows and columns, and no place in the image."""
 
 
 def find_whole_view(views: Sequence[View], *, tokens: int) -> tuple[WholeView | None, str]:
@@ -48,6 +49,10 @@ def find_whole_view(views: Sequence[View], *, tokens: int) -> tuple[WholeView | 
     Args:
         views: In the order of the image tokens; none where these form no grid.
         tokens: Number M of image tokens.
+
+    Returns:
+        The view, and why it is missing or has no box, empty where it has one. A view of unknown place is returned where
+        it is the only one: its grid is the whole of what the model was shown.
     """
     if not views:
         return None, "the image tokens form no grid"
@@ -63,7 +68,9 @@ def find_whole_view(views: Sequence[View], *, tokens: int) -> tuple[WholeView | 
     whole = [place for place, view in enumerate(views) if _covers_all(view.box)]
     if not whole:
         if all(isnan(edge) for view in views for edge in view.box):
-            return None, "which part of the image the model was shown is unknown"
+            grid = (views[0].height, views[0].width)
+            only = WholeView(tokens=slice(0, tokens), grid=grid, box=None) if len(views) == 1 else None
+            return only, "which part of the image the model was shown is unknown"
         return None, f"none of {len(views)} views shows the whole image"
     place = max(whole, key=lambda place: views[place].height * views[place].width)
     view = views[place]

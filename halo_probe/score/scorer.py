@@ -18,7 +18,7 @@ from halo_probe.metrics.pairs import score_pairs
 from halo_probe.metrics.sparsity import head_entropy, head_sparsity, sparsity_family, sparsity_g16
 from halo_probe.metrics.spatial import SPATIAL_KEYS
 from halo_probe.metrics.structure import ck, ck_mass30, ck_obj, entropy_course, hs
-from halo_probe.metrics.views import WholeView, find_whole_view
+from halo_probe.metrics.views import Box, WholeView, find_whole_view
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -104,8 +104,8 @@ def score_generation(
         maps = distribution(eq1[gridded][:, view.tokens])
         found = {key: metric(maps, grid=view.grid) for key, metric in _CLUSTERS.items() if key in scores}
         _put(scores, found, gridded)
-        if dots.own:
-            _put(scores, _spatial(maps, dots.own, dots.others, view=view, keys=keys), gridded)
+        if dots.own and view.box:
+            _put(scores, _spatial(maps, dots, grid=view.grid, box=view.box, keys=keys), gridded)
 
     faults = (
         (~sees_all, "the layer does not see every image token"),
@@ -160,12 +160,13 @@ def _put_course(scores: Mapping[str, Floats], nats: Floats, layers: Sequence[int
 
 
 def _spatial(
-    maps: Floats, own: Dots, others: Sequence[Dots], *, view: WholeView, keys: Collection[str]
+    maps: Floats, dots: DotsShown, *, grid: tuple[int, int], box: Box, keys: Collection[str]
 ) -> dict[str, Values]:
-    layout = layout_of(own, view.grid, view.box)
+    assert dots.own is not None
+    layout = layout_of(dots.own, grid, box)
     scores: dict[str, Values] = {}
-    if others:
-        layouts = [layout_of(other, view.grid, view.box) for other in others]
+    if dots.others:
+        layouts = [layout_of(other, grid, box) for other in dots.others]
         blocks = [compare_with_null(maps[at : at + _BLOCK], layout, layouts) for at in range(0, len(maps), _BLOCK)]
         for key in NULL_KEYS:
             for name, part in ((key, "value"), (f"{key}_z", "z"), (f"{key}_p", "p")):

@@ -12,7 +12,9 @@ from halo_probe.statistics.information import js_divergence, log_gain
 
 ALPHABET = (*"0123456789", "END", "OTHER")
 """What a digit's distribution is over."""
-_MOSTLY = 0.5
+OTHER = ALPHABET.index("OTHER")
+MOSTLY = 0.5
+"""More than this on OTHER is counted: what the digits get is then a small rest."""
 RELIANCE_KEYS = tuple(f"{name}_{digit}" for name in ("vr", "vrd", "dlogp") for digit in (1, 2))
 """Of the first and second digit. `vr` and `vrd`: the Jensen-Shannon divergence in bits, 0..1, of its distribution with
 the image from that with a blank image, or with the image keys knocked out at its step. `dlogp`: by how much the image
@@ -54,5 +56,4 @@ def mostly_other(recorded: Mapping[str, Any]) -> tuple[int, ...]:
     (1,)
     """
     rows = recorded.get("digit_probabilities") or []
-    other = ALPHABET.index("OTHER")
-    return tuple(place for place, row in enumerate(rows, start=1) if row[other] > _MOSTLY)
+    return tuple(place for place, row in enumerate(rows, start=1) if row[OTHER] > MOSTLY)

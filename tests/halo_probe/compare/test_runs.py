@@ -260,6 +260,46 @@ def test_units_are_paired_on_the_documents_that_both_runs_answered(capsys, tmp_p
         assert {row["n"] for row in report["pairs"]} == {int((~silent).sum())}
 
 
+def test_documents_that_an_intervention_missed_are_left_out_of_what_rests_on_it_and_counted(capsys, tmp_path):
+    rng = np.random.default_rng(3)
+    plain, boosted = take_over(rng)
+    for row in boosted["halo_count_wide"][:40]:
+        row["token_counts"][0]["halo"]["intervention_missed"] = True
+    masked = scored(rng)
+    masked[0]["token_counts"] = [{"halo": {"intervention_missed": True}}]
+    runs = [
+        write_run(tmp_path / "plain", plain),
+        write_run(tmp_path / "boosted", boosted, intervention=BOOST),
+        write_run(
+            tmp_path / "masked",
+            {"halo_layout_grid": masked},
+            intervention={"name": "top30", "steps": "d1", "layers": "all"},
+        ),
+    ]
+    report = compared(capsys, tmp_path, *runs)
+    numbers = report["verdicts"][0]["demands"][3]["numbers"]
+    assert (numbers["n"], numbers["intervention missed"]) == (WIDE.size - 40, 40)
+    assert {(row["n"], row["missed"]) for row in report["pairs"]} == {(WIDE.size - 40, 40)}
+    digits = {row["run"]: row["missed"] for row in report["digits"] if row["task"] == "halo_count_wide"}
+    assert digits == {str(runs[0]): 0, str(runs[1]): 40}
+    pairs = {row["pairs"] for row in report["decays"] if row["run"] == str(runs[1])}
+    assert pairs <= {WIDE.size - 40}
+    (row,) = report["masks"]
+    assert row["missed"] == 1
+    assert row["top30"] == pytest.approx(np.mean([one["accuracy"] for one in masked[1:]]))
+
+
+def test_digits_that_the_model_would_not_write_are_counted_beside_what_they_say(capsys, tmp_path):
+    rng = np.random.default_rng(4)
+    plain, _ = take_over(rng)
+    for row in plain["halo_count_wide"][:7]:
+        row["token_counts"][0]["halo"]["digit_probabilities"][1] = [*[0.04] * 10, 0.0, 0.6]
+    report = compared(capsys, tmp_path, write_run(tmp_path / "a", plain))
+    others = {row["digit"]: row["other"] for row in report["reliance"] if row["task"] == "halo_count_wide"}
+    assert others == {1: 0, 2: 7}
+    assert report["verdicts"][0]["demands"][1]["numbers"]["mostly other"] == 7
+
+
 def test_a_document_that_stands_in_a_run_twice_is_an_error(capsys, tmp_path):
     plain, _ = take_over(np.random.default_rng(4))
     plain["halo_count_wide"] = plain["halo_count_wide"] * 6

@@ -1,5 +1,6 @@
 """Models that think, in real evaluations: nothing that is only thought is scored, measured or intervened on."""
 
+from argparse import Namespace
 from itertools import pairwise
 
 import numpy as np
@@ -49,13 +50,14 @@ def opened_checkpoint(tmp_path_factory):
     return tiny_models.write_checkpoint((model, processor), tmp_path_factory.mktemp("opened"))
 
 
-def samples_of(checkpoint, options="", task=WIDE):
+def samples_of(checkpoint, options="", task=WIDE, cli_args=None):
     results = evaluator.simple_evaluate(
         model="halo",
         model_args=f"base=qwen3_vl,check=false,{options}pretrained={checkpoint},device_map=cpu",
         device="cpu",
         tasks=[task],
         limit=2,
+        cli_args=cli_args,
         task_manager=TaskManager(model_name="halo"),
     )
     return results["samples"][task], results["halo"]
@@ -75,6 +77,19 @@ def test_the_answer_is_scored_and_measured_and_not_the_thought_before_it(thinkin
         assert (halo(sample)["digit_status"], halo(sample)["digit_steps"]) == ("split", (4, 5))
         assert sample["sparsity_d1"] == halo(sample)["generations"][0]["sparsity"][4]
     assert account["digits"] == {f"{WIDE} split": 2}
+
+
+def test_the_marks_that_lmms_eval_is_told_of_are_in_the_signature(thinking_checkpoint):
+    plain, told = (
+        samples_of(thinking_checkpoint, cli_args=args)[1]["signature"]
+        for args in (
+            None,
+            Namespace(reasoning_tags='[["<mine>", "</mine>"]]', output_path=None, process_with_media=False),
+        )
+    )
+    assert ["<mine>", "</mine>"] in told["call"]["reasoning_tags"]
+    assert ["<mine>", "</mine>"] not in plain["call"]["reasoning_tags"]
+    assert plain["sha256"] != told["sha256"]
 
 
 def test_an_intervention_at_a_digit_is_refused_where_the_reply_thinks(thinking_checkpoint):

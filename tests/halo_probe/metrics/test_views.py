@@ -23,7 +23,7 @@ LEFT, PADDED = (0.0, 0.0, 0.5, 1.0), (0.0, -0.5, 1.0, 1.5)
         ([View(0, 4, 4)], 17, "17 image tokens are no 4 x 4 grid"),
         ([View(0, 4, 4), View(0, 2, 2, LEFT)], 16, "16 image tokens are no 4 x 4 and 2 x 2 grid"),
         ([View(0, 4, 4, LEFT)], 16, "none of 1 views shows the whole image"),
-        ([View(0, 4, 4, UNKNOWN)], 16, "which part of the image the model was shown is unknown"),
+        ([View(0, 4, 2, UNKNOWN)] * 2, 16, "which part of the image the model was shown is unknown"),
         ([View(0, 4, 2, LEFT), View(0, 4, 4, UNKNOWN)], 24, "none of 2 views shows the whole image"),
     ],
 )
@@ -33,6 +33,14 @@ def test_the_finest_view_of_all_of_the_only_image_is_found_or_why_there_is_none(
     else:
         place, grid, box = expected
         assert find_whole_view(views, tokens=tokens) == (WholeView(tokens=place, grid=grid, box=box), "")
+
+
+def test_the_only_view_has_a_grid_where_its_place_is_unknown():
+    only = WholeView(tokens=slice(0, 16), grid=(4, 4), box=None)
+    assert find_whole_view([View(0, 4, 4, UNKNOWN)], tokens=16) == (
+        only,
+        "which part of the image the model was shown is unknown",
+    )
 
 
 def test_dots_are_laid_out_on_the_part_of_the_image_that_the_grid_covers():

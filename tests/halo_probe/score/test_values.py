@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from halo_probe.archive.generation import Generation, Layer, View
+from halo_probe.capture.canvas import UNKNOWN
 from halo_probe.lmms.measures import Measures
 from halo_probe.metrics.dots import Dots
 from halo_probe.metrics.geometry import lay_out
 from halo_probe.metrics.keys import DOT_KEYS, MIDDLE_KEYS, TOKEN_KEYS
 from halo_probe.metrics.sparsity import entropy, gini
 from halo_probe.metrics.spatial import spatial_metrics
+from halo_probe.metrics.views import WHOLE
 from halo_probe.score.values import (
     digit_keys,
     digit_values,
@@ -72,6 +74,15 @@ def test_values_of_the_middle_layers_are_their_means():
     assert not any("_rn" in key or "_g16" in key for key in digits)
     # The grid has 16 rows and columns already.
     assert values.columns["sparsity_g16"] == pytest.approx(values.columns["sparsity"])
+
+
+def test_a_view_of_unknown_place_has_what_needs_its_grid_alone():
+    known, unknown = (
+        values_of(generation(views=(View(0, *GRID, box),)), dots=DOTS, spatial=SPATIAL_KEYS) for box in (WHOLE, UNKNOWN)
+    )
+    assert unknown.columns["sparsity_g16"] == known.columns["sparsity_g16"] != (None,) * 3
+    assert {value for key in SPATIAL_KEYS for value in unknown.columns[key]} == {None}
+    assert None not in known.columns["halo_index"]
 
 
 def test_a_middle_layer_that_has_left_tokens_behind_leaves_the_mean_undefined():
