@@ -53,6 +53,9 @@ SCHEMA = pa.schema(
 )
 _PART_BYTES = 32 * 2**20
 _PART_DOCUMENTS = 32
+_ANSWERS_BYTES = 16 * 2**20
+# Arrow reads no text of more than 100 MB in a footer, where the answers stand a second time, as base64.
+_LONGEST_ANSWER = 64 * 10**6
 
 
 class MapWriter:
@@ -73,22 +76,33 @@ class MapWriter:
         numbers = [int(part.name.split(".")[0].removeprefix("part-")) for part in stored_parts(folder)]
         self._number = max(numbers, default=-1) + 1
         self._added: list[tuple[Key, Answer, list[dict[str, Any]]]] = []
-        self._bytes = 0
+        self._bytes = self._answers_bytes = 0
 
     def add(self, key: Key, answer: Answer, generations: Sequence[tuple[Generation, Sequence[str]]] = ()) -> None:
         """Add one answer with its generations, each with the text of its tokens: all of it, or nothing if interrupted.
 
         Raises:
-            UsageError: If a part is due and cannot be written.
+            UsageError: If a part is due and cannot be written, or no part with the answer could be read again.
         """
         task, doc_id, repeat = key
+        length = len(write_answers({key: answer}))
+        if length > _LONGEST_ANSWER:
+            raise UsageError(
+                f"{task} {doc_id}: its answer takes {length / 1e6:.0f} MB, more than the "
+                f"{_LONGEST_ANSWER / 1e6:.0f} MB that can be read again; limit the replies with "
+                "--gen_kwargs max_new_tokens=…"
+            )
+        if self._answers_bytes + length > _LONGEST_ANSWER:
+            self.flush()
         rows: list[dict[str, Any]] = []
         for call, (generation, pieces) in enumerate(generations):
             rows += _rows(generation, pieces, {"task": task, "doc_id": doc_id, "repeat": repeat, "call": call})
             self._bytes += bytes_per_token(generation) * len(generation.token_ids)
             self._bytes += 0 if generation.heads is None else generation.heads.nbytes
         self._added.append((key, answer, rows))  # the one step that no interrupt can cut in two
-        if len(self._added) >= _PART_DOCUMENTS or self._bytes >= _PART_BYTES:
+        self._answers_bytes += length
+        full = self._bytes >= _PART_BYTES or self._answers_bytes >= _ANSWERS_BYTES
+        if full or len(self._added) >= _PART_DOCUMENTS:
             self.flush()
 
     def flush(self) -> None:
@@ -103,7 +117,7 @@ class MapWriter:
         metadata = {SIGNATURE_KEY: self._signature, ANSWERS_KEY: write_answers(answers)}
         every_row = [row for _, _, rows in self._added for row in rows]
         rows = pa.Table.from_pylist(every_row, schema=SCHEMA.with_metadata(metadata))
-        self._added, self._bytes = [], 0
+        self._added, self._bytes, self._answers_bytes = [], 0, 0
         part = self.folder / f"part-{self._number:05d}{self._suffix}"
         try:
             _write(rows, part)

@@ -143,3 +143,26 @@ def test_maps_of_another_version_of_the_signature_are_refused_with_what_to_do(tm
     write_answer(tmp_path, a_generation())
     with pytest.raises(UsageError, match=r"another version of halo-probe.*\(format 1, now 2\).*another --output_path"):
         finished_answers(tmp_path, signature={**SIGNATURE, "format": 2}, resume=True)
+
+
+def long_answer(length):
+    return Answer(text="0" * length, counts=None, values=())
+
+
+def test_parts_whose_answers_are_long_are_read_again_however_many_there_are(tmp_path):
+    length = 7 * 10**6  # 16 of them are more than Arrow reads of one footer
+    with MapWriter(tmp_path, signature=SIGNATURE) as writer:
+        for document in range(16):
+            writer.add(("dots", document, 0), long_answer(length))
+    answers = finished_answers(tmp_path, signature=SIGNATURE, resume=True)
+    assert len(answers) == 16
+    assert {len(answer.text) for answer in answers.values()} == {length}
+
+
+def test_the_longest_answer_that_is_written_is_read_again_and_a_longer_one_is_refused(tmp_path):
+    with MapWriter(tmp_path, signature=SIGNATURE) as writer:
+        writer.add(("dots", 0, 0), long_answer(15 * 10**6))
+        writer.add(("dots", 1, 0), long_answer(maps._LONGEST_ANSWER - 200))
+        with pytest.raises(UsageError, match="dots 2: its answer takes 64 MB, more than the 64 MB that can be read"):
+            writer.add(("dots", 2, 0), long_answer(maps._LONGEST_ANSWER))
+    assert len(finished_answers(tmp_path, signature=SIGNATURE, resume=True)) == 2
