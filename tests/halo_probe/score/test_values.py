@@ -78,10 +78,10 @@ def test_values_of_the_middle_layers_are_their_means():
 
 def test_a_view_of_unknown_place_has_what_needs_its_grid_alone():
     known, unknown = (
-        values_of(generation(views=(View(0, *GRID, box),)), dots=DOTS, spatial=SPATIAL_KEYS) for box in (WHOLE, UNKNOWN)
+        values_of(generation(views=(View(0, *GRID, box),)), dots=DOTS, spatial=DOT_KEYS) for box in (WHOLE, UNKNOWN)
     )
     assert unknown.columns["sparsity_g16"] == known.columns["sparsity_g16"] != (None,) * 3
-    assert {value for key in SPATIAL_KEYS for value in unknown.columns[key]} == {None}
+    assert {value for key in DOT_KEYS for value in unknown.columns[key]} == {None}
     assert None not in known.columns["halo_index"]
 
 
