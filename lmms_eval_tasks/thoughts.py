@@ -30,6 +30,8 @@ THOUGHTS: tuple[Marks, ...] = (
     ("<|channel>thought", "<channel|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<seed:think>", "</seed:think>"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+    ("assistantanalysis", "assistantfinal"),  # what is left of these without their special tokens
 )
 """Marks that are known without a model's tokenizer."""
 

@@ -90,8 +90,9 @@ class Thinking:
             prompt: The tokens before it.
             tokenizer: Theirs.
         """
-        marks = {mark for pair in self.marks for mark in pair}
-        left_out = set(tokenizer.convert_tokens_to_ids(sorted(special_tokens(tokenizer) - marks)))
+        marks = "\n".join(mark for pair in self.marks for mark in pair)  # one may be several tokens
+        unmarked = sorted(token for token in special_tokens(tokenizer) if token not in marks)
+        left_out = set(tokenizer.convert_tokens_to_ids(unmarked))
         text: str = tokenizer.decode([token for token in tokens if token not in left_out], skip_special_tokens=False)
         opened = self.opened(tokenizer.decode(prompt[-_TAIL:], skip_special_tokens=False))
         return f"{opened}{text}"

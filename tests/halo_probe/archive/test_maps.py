@@ -162,7 +162,7 @@ def test_parts_whose_answers_are_long_are_read_again_however_many_there_are(tmp_
 def test_the_longest_answer_that_is_written_is_read_again_and_a_longer_one_is_refused(tmp_path):
     with MapWriter(tmp_path, signature=SIGNATURE) as writer:
         writer.add(("dots", 0, 0), long_answer(15 * 10**6))
-        writer.add(("dots", 1, 0), long_answer(maps._LONGEST_ANSWER - 200))
+        writer.add(("dots", 1, 0), long_answer(writing._LONGEST_ANSWER - 200))
         with pytest.raises(UsageError, match="dots 2: its answer takes 64 MB, more than the 64 MB that can be read"):
-            writer.add(("dots", 2, 0), long_answer(maps._LONGEST_ANSWER))
+            writer.add(("dots", 2, 0), long_answer(writing._LONGEST_ANSWER))
     assert len(finished_answers(tmp_path, signature=SIGNATURE, resume=True)) == 2

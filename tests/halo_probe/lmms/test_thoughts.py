@@ -26,6 +26,9 @@ MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
         ("<think>11", ""),
         ("[THINK]11</think>[/THINK]12", "12"),
         ("◁think▷11◁/think▷12", "12"),
+        ("<|channel|>analysis<|message|>11<|end|><|start|>assistant<|channel|>final<|message|>12", "12"),
+        ("<|channel|>analysis<|message|>I see 11", ""),
+        ("analysisI see 11 dots.assistantfinal12", "12"),
         ("", ""),
     ],
 )
@@ -163,3 +166,14 @@ def test_a_reply_keeps_the_marks_of_its_thoughts_and_loses_other_special_tokens(
     assert Thinking(marks=MARKS).text(tokens, prompt=asked, tokenizer=tokenizer) == "[THINK]1[/THINK]2"
     assert Thinking(marks=MARKS).text(tokens[1:], prompt=opening, tokenizer=tokenizer) == "[THINK]1[/THINK]2"
     assert Thinking(marks=()).text(tokens, prompt=opening, tokenizer=tokenizer) == "12"
+
+
+def test_a_reply_in_channels_is_heard_without_its_analysis_however_it_was_decoded():
+    special = {"<|channel|>", "<|message|>", "<|end|>", "<|start|>", "<|return|>"}
+    pieces = ["<|channel|>", "analysis", "<|message|>", "I see ", "11", "<|end|>", "<|start|>", "assistant"]
+    pieces += ["<|channel|>", "final", "<|message|>", "12", "<|return|>"]
+    for reply in ("".join(pieces), "".join(piece for piece in pieces if piece not in special)):
+        heard = hear(reply, pieces, marks=THOUGHTS, opened="", special=special)
+        parsed = parse_count(heard.text, mode="first")
+        assert (parsed.value, heard.thought) == (12, True)
+        assert digit_steps(pieces, parsed.value, heard.span(parsed.span), mode="first").steps == (11, 11)
