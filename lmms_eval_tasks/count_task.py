@@ -23,12 +23,12 @@ def process_results(doc: Document, results: Sequence[str]) -> dict[str, Any]:
         dots) and `mae` (its absolute value), both None where the reply gives no count. Beside them, for the sample log:
         `id`, `count` (true), `predicted` (None where the reply gives none) and `status`, as in `parsing`.
     """
-    return _scores(doc, parse_count(results[0], mode="first"))
+    return scores_of(doc, parse_count(results[0], mode="first"))
 
 
 def process_final(doc: Document, results: Sequence[str]) -> dict[str, Any]:
     """Score a reply that reasons before it answers, as `process_results` does: its final answer counts."""
-    return _scores(doc, parse_count(results[0], mode="final"))
+    return scores_of(doc, parse_count(results[0], mode="final"))
 
 
 def process_reversed(doc: Document, results: Sequence[str]) -> dict[str, Any]:
@@ -36,17 +36,18 @@ def process_reversed(doc: Document, results: Sequence[str]) -> dict[str, Any]:
 
     `predicted` is the count that is meant, not the number as it is written.
     """
-    return _scores(doc, parse_count(results[0], mode="reversed"))
+    return scores_of(doc, parse_count(results[0], mode="reversed"))
 
 
 def process_words(doc: Document, results: Sequence[str]) -> dict[str, Any]:
     """Score a reply in words, as `process_results` does, with `in_words`: 1.0 for a count without a digit, else 0.0."""
     parsed = parse_count(results[0])
     spelled = parsed.span is not None and not any(char.isdecimal() for char in results[0][slice(*parsed.span)])
-    return {**_scores(doc, parsed), "in_words": float(spelled)}
+    return {**scores_of(doc, parsed), "in_words": float(spelled)}
 
 
-def _scores(doc: Document, parsed: ParsedCount) -> dict[str, Any]:
+def scores_of(doc: Document, parsed: ParsedCount) -> dict[str, Any]:
+    """What a document scores by the count that was read from its reply: see `process_results`."""
     error = None if parsed.value is None else parsed.value - doc["count"]
     return {
         "accuracy": float(error == 0),

@@ -34,6 +34,7 @@ SIGNATURES = {
     "lmms_eval.tasks:TaskManager._get_task_and_group": (),
     "lmms_eval.evaluator_utils:stderr_for_metric": ("metric", "bootstrap_iters"),
     "lmms_eval.evaluator:get_task_dict": ("task_manager",),
+    "lmms_eval.loggers.evaluation_tracker:EvaluationTracker.save_results_samples": ("task_name", "samples"),
     "lmms_eval.evaluator:evaluate": ("lm", "task_dict", "cli_args", "response_cache"),
     "lmms_eval.api.task:Task.apply_filters": (),
     "lmms_eval.api.task:Task.process_results": (),
@@ -140,6 +141,7 @@ def _patches_by_hand(tree):
 MARKS = {
     "setattr(get_task_dict, _ORIGINAL, original_get_task_dict)",
     "setattr(evaluate, _ORIGINAL, original_evaluate)",
+    "setattr(save_and_seal, _ORIGINAL, save)",
     "vars(run.lm)[_RUN] = run",
     "vars(module)[_LISTENER] = listener",
     "installed.users = users",

@@ -1,12 +1,13 @@
 """What lmms-eval wrote of a run, read and checked: the results (`--output_path`) and samples (`--log_samples`)."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from halo_probe.archive.signature import is_whole
+from halo_probe.archive.signature import hash_of, is_whole
 from halo_probe.archive.writing import stored_parts
 from halo_probe.errors import UsageError, first_line
 
@@ -15,6 +16,7 @@ RESULTS = "_results.json"
 MAPS = "halo"
 """The folder of the maps, in the `--output_path`."""
 
+_FILES = "files"
 _PARTS = {"config", "configs", "n-samples", "versions"}
 # What the probe leaves in a sample.
 _RECORDED = {
@@ -114,9 +116,40 @@ def _require_probed(results: Mapping[str, Any], file: Path) -> None:
     signature = require(halo.get("signature", {}), dict, file, "the signature")
     if signature and not is_whole(signature):
         raise DamagedFileError(file, "the signature of the run is not the one that its hash is of")
+    files = require(halo.get(_FILES, {}), dict, file, "the hashes of its files")
+    if files and files.get("results") != _hash_without_files(results):
+        raise DamagedFileError(file, "it is not what its hash is of")
     require(halo.get("failures", []), list, file, "failures")
     for task, given in require(halo.get("given", {}), dict, file, "what was given").items():
         require(require(given, dict, file, f"what was given of {task}").get("without_effect", []), list, file, task)
+
+
+def seal_results(file: Path) -> None:
+    """Write hashes of a run's files into its results file, so that a change in any of them shows.
+
+    Under `halo.files`: `samples`, the SHA-256 of each task's samples file that is there, and `results`, that of all
+    else that the results file says. The file keeps the form in which lmms-eval wrote it.
+
+    Raises:
+        OSError: If a file cannot be read or written.
+    """
+    results = json.loads(file.read_text(encoding="utf-8"))
+    samples = {task: samples_file(file, task) for task in results["configs"]}
+    hashes = {task: _file_sha256(path) for task, path in samples.items() if path.exists()}
+    results["halo"][_FILES] = {"samples": hashes, "results": _hash_without_files(results)}
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    unfinished.write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
+    unfinished.replace(file)
+
+
+def _hash_without_files(results: Mapping[str, Any]) -> str:
+    halo = {name: value for name, value in results["halo"].items() if name != _FILES}
+    return hash_of({**results, "halo": halo})
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def samples_file(file: Path, task: str) -> Path:
@@ -133,11 +166,15 @@ def load_samples(path: Path, results: Mapping[str, Any], task: str) -> list[dict
     """
     if not path.exists():
         raise UsageError(f"{path}: is missing; run the evaluation again with --log_samples.")
+    written = results.get("halo", {}).get(_FILES, {}).get("samples", {}).get(task)
     try:
         # Not splitlines: a reply may hold other line breaks, which lmms-eval writes as they are.
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+        changed = written is not None and written != _file_sha256(path)
     except (ValueError, OSError) as error:
         raise DamagedFileError(path, error) from None
+    if changed:
+        raise DamagedFileError(path, "it is not the file that the hash in the results is of")
     expected = results["n-samples"].get(task, {}).get("effective")
     if not lines or len(lines) != expected:
         raise UsageError(f"{path}: has {len(lines)} documents instead of {expected}; run the evaluation again.")

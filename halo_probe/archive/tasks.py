@@ -17,6 +17,10 @@ from halo_probe.errors import UsageError
 from halo_probe.metrics.keys import ASSOCIATED_KEYS, HALO_RULE_KEYS
 from halo_probe.statistics.intervals import Floats, document_values
 from halo_probe.statistics.reliance import RELIANCE_KEYS, mostly_other
+from lmms_eval_tasks.aggregation import mean_of_present
+from lmms_eval_tasks.count_task import scores_of
+from lmms_eval_tasks.digits import digit_mode
+from lmms_eval_tasks.parsing import ParsedCount, parse_count
 
 _SYSTEM = "system_instruction"
 SCORE_COLUMNS = (
@@ -105,6 +109,7 @@ def task_run(
     if twice := next((one for one, number in Counter(ids).items() if number > 1), None):
         raise UsageError(f"{path}: holds the document {twice} more than once, and each counts once; evaluate again.")
     probed = [recorded(row, path) for row in rows]
+    _require_agreement(rows, probed, results, name, path=path)
     statuses = [halo["digit_status"] for halo in probed if "digit_status" in halo]
     first_steps = [(halo.get("digit_steps") or [None])[0] for halo in probed]
     reliance = [halo["reliance"] for halo in probed if "reliance" in halo]
@@ -132,6 +137,43 @@ def task_run(
         fields=_fields(results, name, rows),
         samples=tuple(rows),
     )
+
+
+def _require_agreement(
+    rows: Sequence[Mapping[str, Any]],
+    probed: Sequence[Mapping[str, Any]],
+    results: Mapping[str, Any],
+    name: str,
+    *,
+    path: Path,
+) -> None:
+    """Hold what a run says twice against each other: scores against counts and replies, means against documents.
+
+    Raises:
+        DamagedFileError: If they differ; the message names the document and the field.
+    """
+    mode = digit_mode(results["configs"][name].get("metadata"))
+    for row, halo in zip(rows, probed, strict=True):
+        if "status" not in row:  # scored by another package
+            continue
+        parsed = ParsedCount(row["predicted"], row["status"], lenient=None)
+        for key, value in scores_of(row, parsed).items():
+            if key in row and row[key] != value:
+                raise DamagedFileError(path, f"{row['id']}: {key} is {row[key]}, and by its counts {value}")
+        reply = row.get("filtered_resps")
+        # Tokens tell what of a probed model's reply was thought; a plain reply is all that was scored.
+        if mode and not halo and isinstance(reply, str) and parse_count(reply, mode=mode).value != row["predicted"]:
+            raise DamagedFileError(path, f"{row['id']}: predicted is {row['predicted']}, and its reply says another")
+    table = results.get("results", {}).get(name, {})
+    for key in {*table} & {f"{key},none" for key in rows[0]}:
+        values = [row.get(key.removesuffix(",none")) for row in rows]
+        if not all(value is None or isinstance(value, NUMBER) for value in values):
+            continue
+        mean = mean_of_present(values)
+        if isinstance(table[key], NUMBER) and (mean is None or not np.isclose(table[key], mean, rtol=1e-9, atol=1e-12)):
+            raise DamagedFileError(
+                path, f"the mean of {key.removesuffix(',none')} is {mean}, in the table {table[key]}"
+            )
 
 
 def contrasts_of(scores: pa.Table | None, task: str) -> Contrasts:

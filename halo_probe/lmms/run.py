@@ -27,6 +27,7 @@ from halo_probe.lmms.arguments import Arguments
 from halo_probe.lmms.boundary import ending_loudly, stop_after_results
 from halo_probe.lmms.options import read_options
 from halo_probe.lmms.probed import ProbedRun
+from halo_probe.lmms.sealing import seal_when_saved
 from halo_probe.lmms.signature import run_signature
 from halo_probe.lmms.thoughts import thinking_of
 from halo_probe.lmms.wandb_table import fit_for_loggers, log_heatmaps
@@ -117,6 +118,7 @@ def evaluate_probed(run: ProbedRun, evaluate: Callable[..., Any], kwargs: Mappin
         results["halo"] = {"signature": signature, "maps": str(folder) if folder else None, **account}
         results["results"] = fit_for_loggers(results["results"])
         log_heatmaps(folder, tasks)
+        seal_when_saved(results)
     if account["failures"]:
         stop_after_results(_shortfall(account), results)
     return results

@@ -62,6 +62,12 @@ SEAMS = (
         noticed_by="halo_probe/lmms/test_model.py::test_prompts_are_those_of_the_base_model",
     ),
     Seam(
+        name="lmms_eval.loggers.evaluation_tracker:EvaluationTracker.save_results_samples",
+        made_in="lmms/sealing.py",
+        relies_on="samples are saved by it after the results, in `{date_id}_results.json` beside them",
+        noticed_by="halo_probe/archive/test_damage.py::test_no_changed_byte_in_a_number_of_a_probed_run_is_silent",
+    ),
+    Seam(
         name="lmms_eval.__main__:make_table",
         made_in="lmms/boundary.py",
         relies_on="the command prints its table last, through this name, after everything is saved",
