@@ -93,7 +93,10 @@ def test_lmms_eval_models_lists_the_probe_and_imports_no_model_stack():
     *listing, heavy, ours = run([sys.executable, "-c", code]).stdout.strip().splitlines()
     assert ["halo", "chat+simple"] in [line.split() for line in listing]
     assert heavy == "[]"
-    assert ours == "['halo_probe', 'halo_probe._version', 'halo_probe.lmms', 'halo_probe.lmms.plugin']"
+    assert (
+        ours
+        == "['halo_probe', 'halo_probe._version', 'halo_probe.lmms', 'halo_probe.lmms.plugin', 'halo_probe.replacing']"
+    )
 
 
 def test_looking_for_the_tasks_module_does_not_lose_our_tasks():
