@@ -19,7 +19,7 @@ from halo_probe.archive.answers import Answer, Key, write_answers
 from halo_probe.archive.footer import seal_footer
 from halo_probe.archive.generation import Generation
 from halo_probe.archive.size import bytes_per_token
-from halo_probe.errors import UsageError
+from halo_probe.errors import UsageError, remedy
 
 SIGNATURE_KEY = b"halo_probe"
 """Key of the run signature (JSON) in the parquet schema metadata."""
@@ -125,7 +125,7 @@ class MapWriter:
         except OSError as error:
             raise UsageError(
                 f"{part}: cannot be written ({error.strerror or error}); the parts that are there are whole. "
-                "Make room for it, and give the same command again: it goes on from them."
+                f"To go on from them, {remedy(error)}, and give the same command again."
             ) from error
         self._number += 1
         if size > self._max_gb * 1e9:

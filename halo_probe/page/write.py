@@ -13,7 +13,7 @@ from halo_probe.archive.runs import Run, open_runs
 from halo_probe.compare.comparability import find_differences
 from halo_probe.compare.evidence import COUNT
 from halo_probe.compare.report import compare
-from halo_probe.errors import HaloError, UsageError
+from halo_probe.errors import HaloError, UsageError, remedy
 from halo_probe.figures import Figure, draw_figures
 from halo_probe.leaderboard.board import rank_runs
 from halo_probe.leaderboard.render import render_html
@@ -136,4 +136,4 @@ def _replacing(out: Path) -> Iterator[Path]:
                 out.rename(Path(beside, "old"))
             site.rename(out)
     except OSError as error:
-        raise HaloError(f"--out {out}: cannot be written ({error.strerror or error}); make room for it.") from error
+        raise HaloError(f"--out {out}: cannot be written ({error.strerror or error}); {remedy(error)}.") from error

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from halo_probe.archive.reading import open_maps
 from halo_probe.archive.results import MAPS, load_results, results_files
 from halo_probe.archive.scores import SCORES, SCORES_SCHEMA, STATE_KEY, state_of
-from halo_probe.errors import HaloError, UsageError
+from halo_probe.errors import HaloError, UsageError, remedy
 from halo_probe.score.consistency import consistencies
 from halo_probe.score.dots import find_dots
 from halo_probe.score.stored import Circumstances, Layers, score_part, use_one_thread
@@ -127,6 +127,6 @@ def _replacing(path: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.replace(path)
     except OSError as error:
-        raise HaloError(f"{path}: cannot be written ({error.strerror or error}); make room for it.") from error
+        raise HaloError(f"{path}: cannot be written ({error.strerror or error}); {remedy(error)}.") from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Parts of maps on the disk: what a damaged one says is refused, or what was written."""
 
+import errno
+import os
 import random
 
 import numpy as np
@@ -12,7 +14,7 @@ from halo_probe.archive.answers import Answer
 from halo_probe.archive.generation import Generation, Layer, View
 from halo_probe.archive.resume import finished_answers
 from halo_probe.archive.writing import MapWriter
-from halo_probe.errors import HaloError, UsageError
+from halo_probe.errors import HaloError, UsageError, remedy
 from halo_probe.lmms.wandb_table import _rows
 from halo_probe.score.stored import Circumstances, score_part
 from halo_probe.score.values import token_values
@@ -166,3 +168,17 @@ def test_the_longest_answer_that_is_written_is_read_again_and_a_longer_one_is_re
         with pytest.raises(UsageError, match="dots 2: its answer takes 64 MB, more than the 64 MB that can be read"):
             writer.add(("dots", 2, 0), long_answer(writing._LONGEST_ANSWER))
     assert len(finished_answers(tmp_path, signature=SIGNATURE, resume=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "make room on the disk"),
+        (errno.ENOENT, "the folder is gone: make it again"),
+        (errno.EROFS, "can only be read"),
+        (errno.EACCES, "change its permissions"),
+        (errno.EIO, "look at the disk and the folder"),
+    ],
+)
+def test_each_error_of_the_disk_has_its_own_remedy(code, words):
+    assert words in remedy(OSError(code, os.strerror(code)))
