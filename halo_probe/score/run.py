@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from pyarrow import csv
 from tqdm import tqdm
 
@@ -38,7 +39,8 @@ def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, worke
         Paths of the scores, `scores.parquet` and `scores.csv` in the folder.
 
     Raises:
-        UsageError: If the folder holds no maps, or those of two runs, or the set at hand is not what the run saw.
+        UsageError: If the folder holds no maps, or those of two runs, if the set at hand is not what the run saw, or if
+            another command is scoring the run.
         DatasetError: If a set cannot be loaded.
         HaloError: If a file cannot be read or written, or a process was killed.
     """
@@ -52,6 +54,7 @@ def score_run(folder: Path, *, layers: Layers = "all", null: bool = False, worke
     outputs = [folder / SCORES, folder / "scores.csv"]
     busy = min(workers, len(parts))
     with (
+        _alone(folder),
         processes(busy) if busy > 1 else nullcontext() as pool,
         _replacing(outputs[0]) as table_file,
         _replacing(outputs[1]) as csv_file,
@@ -117,6 +120,26 @@ def _configs(folder: Path, signature: Mapping[str, Any]) -> Mapping[str, Any]:
     if faults:
         raise faults[0]
     return {}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other commands from scoring the run until the context ends; a killed one lets go of it by itself.
+
+    Raises:
+        UsageError: If another one does.
+    """
+    lock = FileLock(folder / ".score.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{folder}: another command is scoring this run; wait for it.") from None
+    except OSError as error:
+        raise HaloError(f"{folder}: cannot be written ({error.strerror or error}); {remedy(error)}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

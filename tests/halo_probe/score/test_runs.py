@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -543,6 +546,20 @@ def test_a_damaged_run_is_refused_with_one_line_and_leaves_earlier_scores(damage
         assert word in error
     assert not list(run.glob("*.unfinished"))
     assert not run.exists() or (run / "scores.parquet").read_text() == "earlier"
+
+
+def test_two_commands_that_score_one_run_at_once_leave_whole_scores_or_one_is_refused(tmp_path):
+    maps = generation(np.random.default_rng(2).dirichlet(np.ones(1024), size=(2, 1)))
+    run = write_maps(tmp_path / "run", [[(TASK, 0, maps)]], tasks={TASK: CONTENT_SHA256[TASK]})
+    (run / "scores.csv.unfinished").write_text("of a command that was killed")
+    command = [Path(sys.executable).with_name("halo-probe"), "score", run, "--workers", "1"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ended = [(one.communicate(), one.returncode) for one in both]
+    for (_, error), code in ended:
+        assert code == 0 or (code, "another command is scoring this run; wait for it" in error) == (2, True)
+    assert 0 in {code for _, code in ended}
+    assert len(pd.read_parquet(run / "scores.parquet")) == len(pd.read_csv(run / "scores.csv")) == 2
+    assert not list(run.glob("*.unfinished"))
 
 
 def test_no_workers_are_bad_usage(capsys, tmp_path):
